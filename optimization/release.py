@@ -1,0 +1,95 @@
+"""Release: an immutable registered version of the endpoint, pairing a teacher and a student Version."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+RELEASE_FILE = "release.json"
+
+# What the deferral threshold promises about harm: rows that the student answered wrong and the
+# teacher would have answered right. "high_probability" holds with the stated confidence for this
+# calibration; "mean" holds on average over calibrations; "none" is no promise, and no threshold.
+GuaranteeKind = Literal["high_probability", "mean", "none"]
+
+
+class ReleaseError(ValueError):
+    """A file that is no Release."""
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """One Version, by name, number and the digest it must have when it is fetched."""
+
+    name: str
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """The share of rows harmed is at most `max_harm`, in the sense of `kind`, from `samples` calibration rows."""
+
+    kind: GuaranteeKind
+    max_harm: float
+    confidence: float | None
+    samples: int
+    statement: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A row goes to the teacher when the student's largest softmax(logits / temperature) is below `threshold`.
+
+    `threshold` is None where none could be calibrated: the teacher then answers everything and the
+    student only stands in for it.
+    """
+
+    model: str
+    teacher: VersionRef
+    student: VersionRef
+    temperature: float
+    threshold: float | None
+    guarantee: Guarantee
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ReleaseError(f"temperature is {self.temperature}: it must be above 0")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ReleaseError(f"threshold is {self.threshold}: a probability lies in 0..1")
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def endpoint_name(model: str) -> str:
+    """The registered model that holds the Releases of `model`."""
+    return f"{model}.endpoint"
+
+
+def write_release(folder: Path, release: Release) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RELEASE_FILE
+    path.write_bytes(release.to_json())
+    return path
+
+
+def load_release(folder: Path) -> Release:
+    """Raises ReleaseError where `folder` holds no readable Release."""
+    try:
+        data = json.loads((folder / RELEASE_FILE).read_bytes())
+        return Release(
+            **{
+                **data,
+                "teacher": VersionRef(**data["teacher"]),
+                "student": VersionRef(**data["student"]),
+                "guarantee": Guarantee(**data["guarantee"]),
+            }
+        )
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{folder} holds no Release: {error}") from error

@@ -1,0 +1,116 @@
+"""Runner: a callable on batched arrays, the same for every backend. Inputs as the manifest says, logits out.
+
+Shape suffixes: B batch, C classes.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.artifact import Artifact
+from training.encoding import Array, TensorSpec
+from training.models.architecture import build
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class RunnerError(ValueError):
+    """A batch or an Artifact that a Runner cannot run."""
+
+
+class Runner(Protocol):
+    """Thread-safe. `device` and `precision` are those that really run."""
+
+    input_spec: TensorSpec
+    output_spec: TensorSpec
+    device: str
+    precision: str
+
+    def __call__(self, batch: Array) -> NDArray[np.float32]:
+        """A batch as `input_spec` says -> float32 logits [B, C]; raises RunnerError on any other array."""
+        ...
+
+
+def open_runner(artifact: Artifact, threads: int = 1) -> Runner:
+    """The Runner for an Artifact's format, on `threads` CPU threads."""
+    return {"torch": TorchRunner, "onnx": OnnxRunner}[artifact.manifest.format](artifact, threads)
+
+
+class TorchRunner:
+    """PyTorch in eager mode; weights from safetensors, the module from the manifest's architecture."""
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        import torch
+
+        # Torch has one thread pool a process: the last Runner opened sets its size.
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self._module = load_module(artifact).eval()
+        self.input_spec = artifact.manifest.input
+        self.output_spec = artifact.manifest.output
+        self.device = "cpu"
+        self.precision = artifact.manifest.precision
+
+    def __call__(self, batch: Array) -> NDArray[np.float32]:
+        _check(batch, self.input_spec)
+        # frombuffer-backed request tensors are read-only, which torch warns about: it gets its own copy.
+        with self._torch.inference_mode():
+            logits: NDArray[np.float32] = self._module(self._torch.from_numpy(np.array(batch))).numpy()
+        return logits
+
+
+class OnnxRunner:
+    """ONNX Runtime on the CPU provider, sequential, without spinning threads."""
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        self._session = onnx_session(artifact.model_path, threads)
+        self.input_spec = artifact.manifest.input
+        self.output_spec = artifact.manifest.output
+        self.device = "cpu"
+        self.precision = artifact.manifest.precision
+
+    def __call__(self, batch: Array) -> NDArray[np.float32]:
+        _check(batch, self.input_spec)
+        outputs = self._session.run([self.output_spec.name], {self.input_spec.name: batch})
+        logits: NDArray[np.float32] = outputs[0]
+        return logits
+
+
+def load_module(artifact: Artifact) -> "nn.Module":
+    """The trained nn.Module of a "torch" Artifact; raises RunnerError where the weights do not fit."""
+    from safetensors.torch import load_file
+
+    manifest = artifact.manifest
+    if manifest.architecture is None:
+        raise RunnerError(f"Artifact {manifest.name} ({manifest.variant}) has no architecture to rebuild a module from")
+    module = build(manifest.architecture, manifest.encoding)
+    try:
+        module.load_state_dict(load_file(artifact.model_path))
+    except RuntimeError as error:
+        raise RunnerError(f"the weights of {manifest.name} ({manifest.variant}) do not fit it: {error}") from error
+    return module
+
+
+def onnx_session(model: Any, threads: int = 1) -> Any:
+    """An ONNX Runtime session for a path or serialized bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning pool steals the cores that other replicas share.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    source = str(model) if not isinstance(model, bytes) else model
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _check(batch: Array, spec: TensorSpec) -> None:
+    if batch.dtype != spec.dtype or not spec.admits(batch.shape) or not batch.size:
+        raise RunnerError(
+            f"input {spec.name!r} wants {spec.datatype} {list(spec.shape)}; got {batch.dtype} {list(batch.shape)}"
+        )
+
+
