@@ -178,7 +178,7 @@ def _requested_outputs(
     entries = request.get("outputs")
     if entries is None or entries == []:
         return tuple(RequestedOutput(spec.name, binary) for spec in specs)
-    known = {spec.name for spec in specs}
+    known = {spec.name: spec for spec in specs}
     requested: dict[str, RequestedOutput] = {}
     for entry in _entries(entries, "outputs"):
         name = _name(entry, "output", known, requested)
@@ -238,7 +238,7 @@ def _entries(entries: object, field: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _name(entry: dict[str, Any], what: str, known: Mapping[str, object] | set[str], seen: Mapping[str, object]) -> str:
+def _name(entry: dict[str, Any], what: str, known: Mapping[str, object], seen: Mapping[str, object]) -> str:
     name = entry.get("name")
     if type(name) is not str or name not in known:
         raise ProtocolError(f"{what} name is {show(name)}; this model has {', '.join(known)}")
