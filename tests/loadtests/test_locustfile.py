@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "-u", "12", "-r", "12"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-t", "2s", "--only-summary", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_run_within_the_objective_exits_0_and_sends_every_kind_of_request(endpoint: Any) -> None:
+    done = locust("--host", endpoint.url, "--p95-ms", "1000")
+    assert done.returncode == 0, done.stderr
+    for name in ("infer, binary, 1 row", "infer, binary, 8 rows", "infer, JSON, 1 row"):
+        assert name in done.stderr + done.stdout
+    assert {len(head["inputs"][0].get("data", [])) for head in endpoint.heads} == {0, 64}
+    assert {head["inputs"][0]["shape"][0] for head in endpoint.heads} == {1, 8}
+    assert set(endpoint.predicted) <= {"image/png", "multipart/form-data"} and endpoint.predicted
+
+
+def test_run_beyond_the_objective_exits_1(endpoint: Any) -> None:
+    endpoint.delay_s = 0.1
+    done = locust("--host", endpoint.url, "--p95-ms", "50")
+    assert done.returncode == 1
+    assert "Objective missed" in done.stderr
+
+
+def test_wrong_answers_exit_1_though_they_are_quick(endpoint: Any) -> None:
+    endpoint.output_shape = [1, 5, 2]
+    done = locust("--host", endpoint.url, "--p95-ms", "5000")
+    assert done.returncode == 1
+    assert "has shape [1, 5, 2]" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "message"), [("http://192.0.2.7", "--allow-remote"), ("http://127.0.0.1:9", "is it running?")]
+)
+def test_endpoint_that_cannot_be_loaded_exits_2(host: str, message: str) -> None:
+    done = locust("--host", host)
+    assert done.returncode == 2
+    assert message in done.stderr
