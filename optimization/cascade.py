@@ -1,0 +1,270 @@
+"""Cascade: when a student may answer for its teacher, calibrated, with the guarantee that the rows allow.
+
+A row is harmed when the student answers it, wrongly, and the teacher would have been right. The student
+answers where its confidence, the largest softmax(logits / temperature), reaches the threshold; raising
+the threshold can therefore only lower harm.
+
+The temperature must come from other rows than the threshold (here: the val split against the calibration
+split). Fitted on the same rows it would carry their labels into the confidences, and neither guarantee
+would hold. For the same reason nothing of the student may be made from the calibration rows.
+
+Shape suffixes: N rows, M rows that fit the temperature, C classes, T thresholds.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimization.release import Guarantee, GuaranteeKind
+from training.encoding import Array, softmax
+from training.evaluate import check_logits
+
+TEMPERATURE_BOUNDS = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a threshold needs to know of each row."""
+
+    confidence: NDArray[np.float64]
+    student_correct: NDArray[np.bool_]
+    teacher_correct: NDArray[np.bool_]
+
+    @staticmethod
+    def score(student_logits_NC: Array, teacher_logits_NC: Array, labels_N: Array, temperature: float) -> "Rows":
+        """Raises ValueError where shapes, labels or values do not fit, see `check_logits`."""
+        check_logits(student_logits_NC, labels_N)
+        check_logits(teacher_logits_NC, labels_N)
+        if student_logits_NC.shape != teacher_logits_NC.shape:
+            raise ValueError(
+                f"the student answers {student_logits_NC.shape[1]} classes, the teacher "
+                f"{teacher_logits_NC.shape[1]}: a pair must answer the same ones"
+            )
+        return Rows(
+            confidence=softmax(student_logits_NC, temperature).max(axis=1),
+            student_correct=student_logits_NC.argmax(axis=1) == labels_N,
+            teacher_correct=teacher_logits_NC.argmax(axis=1) == labels_N,
+        )
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @property
+    def harmful(self) -> NDArray[np.bool_]:
+        """Rows that would be harmed if the student answered them."""
+        harmful: NDArray[np.bool_] = ~self.student_correct & self.teacher_correct
+        return harmful
+
+    def accepted(self, threshold: float | None) -> NDArray[np.bool_]:
+        """Rows that the student answers; none without a threshold."""
+        if threshold is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        accepted: NDArray[np.bool_] = self.confidence >= threshold
+        return accepted
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One threshold on the calibration rows; `harm_upper` is the exact one-sided bound of its harm."""
+
+    threshold: float
+    deferral: float
+    accuracy: float
+    harm: float
+    harm_upper: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A Release's temperature, threshold and guarantee; deferral and curve are of the calibration rows.
+
+    Without a threshold the teacher answers everything, and `expected_deferral` is 1.
+    """
+
+    temperature: float
+    threshold: float | None
+    guarantee: Guarantee
+    expected_deferral: float
+    student_accuracy: float
+    teacher_accuracy: float
+    curve: tuple[CurvePoint, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibrate(
+    student_logits_NC: Array,
+    teacher_logits_NC: Array,
+    labels_N: Array,
+    *,
+    temperature_logits_MC: Array,
+    temperature_labels_M: Array,
+    max_harm: float = 0.01,
+    confidence: float = 0.95,
+) -> Calibration:
+    """The lowest threshold whose harm is at most `max_harm`, by the strongest guarantee that N rows allow.
+
+    First "high_probability": thresholds of a fixed grid are tested from the strictest downwards, each by
+    the exact binomial bound of its harm, until one fails (fixed-sequence testing: Angelopoulos et al.,
+    "Learn then Test", 2021). With probability `confidence` over calibrations the harm is then at most
+    `max_harm`.
+
+    Where not even the strictest passes: "mean", the lowest threshold with (harmed + 1) / (N + 1) <=
+    `max_harm` (conformal risk control: Angelopoulos et al., 2022). Harm is then at most `max_harm` on
+    average over calibrations. Trying the stronger one first does not spoil that: whenever it succeeds, its
+    threshold is at least as high (at confidence >= 0.8 its bound lies above (harmed + 1) / (N + 1)).
+
+    Else "none", and no threshold. `temperature_logits_MC` are the student's on other rows.
+    """
+    temperature = fit_temperature(temperature_logits_MC, temperature_labels_M)
+    rows = Rows.score(student_logits_NC, teacher_logits_NC, labels_N, temperature)
+    threshold, guarantee = certify(rows, max_harm, confidence)
+    return Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        guarantee=guarantee,
+        expected_deferral=float(1 - rows.accepted(threshold).mean()),
+        student_accuracy=float(rows.student_correct.mean()),
+        teacher_accuracy=float(rows.teacher_correct.mean()),
+        curve=_curve(rows, confidence),
+    )
+
+
+def certify(rows: Rows, max_harm: float, confidence: float) -> tuple[float | None, Guarantee]:
+    """The threshold and its guarantee, see `calibrate`, for rows whose temperature they did not choose."""
+    if not 0 < max_harm < 1:
+        raise ValueError(f"max_harm is {max_harm}: the share of rows that may be harmed lies between 0 and 1")
+    if not 0.8 <= confidence < 1:
+        raise ValueError(f"confidence is {confidence}: it must be at least 0.8 and below 1")
+    thresholds_T = threshold_grid()
+    harmed_T = _counts_at_or_above(rows.confidence[rows.harmful], thresholds_T)
+    upper_T = clopper_pearson_upper(harmed_T, len(rows), confidence)
+    chosen, kind = _choose(harmed_T, upper_T, len(rows), max_harm)
+    threshold = None if chosen is None else float(thresholds_T[chosen])
+    guarantee = Guarantee(
+        kind=kind,
+        max_harm=max_harm,
+        confidence=confidence if kind == "high_probability" else None,
+        samples=len(rows),
+        statement=_statement(kind, rows, threshold, max_harm, confidence),
+    )
+    return threshold, guarantee
+
+
+def fit_temperature(logits_MC: Array, labels_M: Array) -> float:
+    """The temperature that minimises the log loss of softmax(logits / temperature), within 0.05..20.
+
+    Guo et al., "On Calibration of Modern Neural Networks" (2017). The search runs over the logarithm, in
+    which the loss has a single minimum.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    check_logits(logits_MC, labels_M)
+    logits_MC = logits_MC.astype(np.float64)
+    row_M = np.arange(len(labels_M))
+
+    def log_loss(log_temperature: float) -> float:
+        return float(-log_softmax(logits_MC / math.exp(log_temperature), axis=1)[row_M, labels_M].mean())
+
+    low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
+    return math.exp(float(minimize_scalar(log_loss, bounds=(low, high), method="bounded").x))
+
+
+def threshold_grid() -> NDArray[np.float64]:
+    """The thresholds that are tested, from 1 down to 0; fixed, so that no data has chosen them.
+
+    Dense near 1, where a trained student's confidences crowd.
+    """
+    near_one = 1 - np.geomspace(1e-6, 1e-2, 81)
+    rest = np.linspace(0.985, 0.0, 198)
+    return np.round(np.concatenate([[1.0], near_one, rest]), 7)
+
+
+def rows_needed(max_harm: float, confidence: float) -> int:
+    """Rows that the high-probability guarantee needs when none of them is harmed."""
+    return math.ceil(math.log(1 - confidence) / math.log1p(-max_harm))
+
+
+def clopper_pearson_upper(successes: Array, rows: int, confidence: float) -> NDArray[np.float64]:
+    """Exact one-sided upper bounds of proportions (Clopper and Pearson, 1934)."""
+    from scipy.stats import beta
+
+    successes = np.asarray(successes, dtype=np.float64)
+    upper: NDArray[np.float64] = np.where(
+        successes >= rows, 1.0, beta.ppf(confidence, successes + 1, np.maximum(rows - successes, 0.5))
+    )
+    return upper
+
+
+def clopper_pearson_lower(successes: int, rows: int, confidence: float) -> float:
+    """Exact one-sided lower bound of a proportion."""
+    return float(1 - clopper_pearson_upper(np.array(rows - successes), rows, confidence))
+
+
+def _choose(harmed_T: Array, upper_T: Array, rows: int, max_harm: float) -> tuple[int | None, GuaranteeKind]:
+    """Index of the threshold and kind of the guarantee; `harmed_T` never falls along the sequence."""
+    tests: tuple[tuple[GuaranteeKind, Array], ...] = (
+        ("high_probability", upper_T <= max_harm),
+        ("mean", harmed_T + 1 <= max_harm * (rows + 1) + 1e-9),
+    )
+    for kind, passed_T in tests:
+        steps = int(np.argmin(passed_T)) if not passed_T.all() else len(passed_T)
+        if steps:
+            return steps - 1, kind
+    return None, "none"
+
+
+def _curve(rows: Rows, confidence: float) -> tuple[CurvePoint, ...]:
+    total = len(rows)
+    thresholds_T = threshold_grid()
+    accepted_T = _counts_at_or_above(rows.confidence, thresholds_T)
+    harmed_T = _counts_at_or_above(rows.confidence[rows.harmful], thresholds_T)
+    upper_T = clopper_pearson_upper(harmed_T, total, confidence)
+    student_right_T = _counts_at_or_above(rows.confidence[rows.student_correct], thresholds_T)
+    teacher_right_T = rows.teacher_correct.sum() - _counts_at_or_above(
+        rows.confidence[rows.teacher_correct], thresholds_T
+    )
+    return tuple(
+        CurvePoint(
+            threshold=float(thresholds_T[i]),
+            deferral=float(1 - accepted_T[i] / total),
+            accuracy=float((student_right_T[i] + teacher_right_T[i]) / total),
+            harm=float(harmed_T[i] / total),
+            harm_upper=float(upper_T[i]),
+        )
+        for i in range(len(thresholds_T))
+    )
+
+
+def _counts_at_or_above(values: Array, thresholds_T: Array) -> NDArray[np.int64]:
+    counts_T: NDArray[np.int64] = len(values) - np.searchsorted(np.sort(values), thresholds_T, side="left")
+    return counts_T
+
+
+def _statement(kind: GuaranteeKind, rows: Rows, threshold: float | None, max_harm: float, confidence: float) -> str:
+    strictest = 1.0 if threshold is None else threshold
+    harmed = int((rows.accepted(strictest) & rows.harmful).sum())
+    seen = f"{harmed} of {len(rows)} calibration rows were harmed at threshold {strictest:.7g}"
+    promise = f"at most {max_harm:.2%} of rows are answered wrong by the student where the teacher is right"
+    if kind == "high_probability":
+        return f"With {confidence:.0%} confidence in this calibration, {promise}: {seen}."
+    needed = rows_needed(max_harm, confidence)
+    if len(rows) < needed:
+        why = f"{confidence:.0%} confidence in this one calibration needs at least {needed} rows, there are {len(rows)}"
+    else:
+        at_one = int((rows.accepted(1.0) & rows.harmful).sum())
+        bound = float(clopper_pearson_upper(np.array(at_one), len(rows), confidence))
+        why = (
+            f"{confidence:.0%} confidence in this one calibration cannot be had from {len(rows)} rows of which "
+            f"{at_one} are harmed even at threshold 1, which allows harm up to {bound:.2%}"
+        )
+    if kind == "mean":
+        return f"On average over calibrations, {promise}: {seen}; {why}."
+    floor = math.ceil(1 / max_harm - 1 - 1e-9)
+    short = f"a promise on average needs at least {floor} rows" if len(rows) < floor else seen
+    return f"No threshold keeps harm at {max_harm:.2%}, so the teacher answers every row: {short}; {why}."

@@ -1,0 +1,131 @@
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from optimization.measure import BatchLatency, Latency, Speedup, describe_host, measure_latency, parity, speedup
+from training.encoding import Array
+
+
+def _sleeper(seconds: float, log: list[str], name: str) -> Callable[[Array], Array]:
+    def run(batch: Array) -> Array:
+        log.append(f"{name}{len(batch)}")
+        time.sleep(seconds)
+        return batch
+
+    return run
+
+
+def _latency(*round_p50_ms: float) -> Latency:
+    return Latency((BatchLatency(1, round_p50_ms[0], round_p50_ms[0], round_p50_ms, len(round_p50_ms)),))
+
+
+def test_rounds_interleave_the_runners_and_rotate_their_order() -> None:
+    log: list[str] = []
+    runners = {name: _sleeper(0, log, name) for name in "ABC"}
+    measure_latency(runners, lambda n: np.zeros((n, 2)), batch_sizes=(1,), rounds=3, calls=1, warmup=1)
+    assert log[:3] == ["A1", "B1", "C1"], "every runner is warmed up before the clock starts"
+    assert "".join(entry[0] for entry in log[3:]) == "ABC" + "BCA" + "CAB"
+
+
+def test_latency_counts_calls_and_covers_what_a_call_takes() -> None:
+    log: list[str] = []
+    runners = {"slow": _sleeper(0.004, log, "s"), "fast": _sleeper(0.001, log, "f")}
+    taken = measure_latency(runners, lambda n: np.zeros((n, 2)), batch_sizes=(1, 8), rounds=7, calls=2)
+    slow = taken["slow"].at(8)
+    assert slow.calls == 14
+    assert len(slow.round_p50_ms) == 7
+    assert 4 <= slow.p50_ms <= slow.p95_ms
+    assert slow.spread_ms[0] <= slow.p50_ms <= slow.spread_ms[1]
+    assert speedup(taken["slow"], taken["fast"], 8).is_faster
+    assert "s8" in log and "f1" in log
+
+
+def test_a_batch_size_not_measured_is_named() -> None:
+    with pytest.raises(ValueError, match="batch size 4 was not measured; 1 were"):
+        _latency(1.0).at(4)
+
+
+def test_speedup_pairs_the_rounds() -> None:
+    # The machine slows down fourfold half-way; within each round the candidate is twice as fast.
+    reference = _latency(*([2.0] * 6 + [8.0] * 6))
+    candidate = _latency(*([1.0] * 6 + [4.0] * 6))
+    measured = speedup(reference, candidate, 1)
+    assert (measured.ratio, measured.lower, measured.upper) == pytest.approx((2.0, 2.0, 2.0))
+    assert measured.is_faster and not measured.is_slower
+    back = speedup(candidate, reference, 1)
+    assert back.is_slower and not back.is_faster
+
+
+def test_an_interval_that_includes_one_is_no_speedup() -> None:
+    ratios = [0.8, 0.9, 0.95, 1.1, 1.2, 1.2, 1.3, 1.3, 1.4, 1.5, 1.6, 1.7]
+    measured = speedup(_latency(*ratios), _latency(*[1.0] * 12), 1)
+    assert measured.ratio == pytest.approx(1.25)
+    assert measured.lower < 1 < measured.upper
+    assert not measured.is_faster
+
+
+def test_too_few_rounds_leave_the_interval_open() -> None:
+    measured = speedup(_latency(*[9.0] * 5), _latency(*[1.0] * 5), 1)
+    assert measured == Speedup(1, 9.0, 0.0, float("inf"), 5, 0.95)
+    assert not measured.is_faster
+    assert speedup(_latency(*[9.0] * 6), _latency(*[1.0] * 6), 1).is_faster
+
+
+@pytest.mark.parametrize("rounds", [6, 12, 25])
+def test_speedup_interval_covers_the_true_median_at_its_level(rounds: int) -> None:
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1000):
+        measured = speedup(_latency(*generator.lognormal(sigma=0.5, size=rounds)), _latency(*[1.0] * rounds), 1)
+        covered += measured.lower <= 1.0 <= measured.upper
+    assert covered >= 935
+
+
+def test_rounds_of_different_runs_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="measure both in one run"):
+        speedup(_latency(1.0, 1.0), _latency(1.0), 1)
+
+
+def test_parity_reports_the_largest_difference_and_every_flip_once() -> None:
+    inputs = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.4], [0.2, 0.9], [0.6, 0.1]])
+
+    def nudged(batch: Array) -> Array:
+        moved = batch.copy()
+        moved[:, 1] += 0.25
+        return moved
+
+    found = parity(lambda batch: batch, nudged, inputs, batch_sizes=(1, 2))
+    assert found.max_abs_diff == pytest.approx(0.25)
+    assert (found.flips, found.rows, found.flip_rate) == (1, 5, 0.2)
+
+
+def test_parity_sees_what_only_large_batches_do() -> None:
+    inputs = np.eye(6)
+
+    def broken_in_batches(batch: Array) -> Array:
+        return batch if len(batch) == 1 else -batch
+
+    found = parity(lambda batch: batch, broken_in_batches, inputs, batch_sizes=(1, 6))
+    assert found.flips == 6
+    assert found.max_abs_diff == 2.0
+    assert parity(lambda batch: batch, lambda batch: batch, inputs).max_abs_diff == 0.0
+
+
+def test_a_candidate_that_answers_nan_is_infinitely_far() -> None:
+    found = parity(lambda batch: batch, lambda batch: batch * np.nan, np.ones((2, 3)))
+    assert found.max_abs_diff == float("inf")
+
+
+def test_parity_refuses_answers_of_another_shape() -> None:
+    with pytest.raises(ValueError, match="no parity to measure"):
+        parity(lambda batch: batch, lambda batch: batch[:, :2], np.ones((2, 3)))
+
+
+def test_host_names_the_cpu_and_what_is_installed() -> None:
+    host = describe_host(threads=1, libraries=("numpy", "no-such-library"))
+    assert host.cpu and host.cores >= 1 and host.threads == 1
+    assert dict(host.libraries) == {"numpy": np.__version__}
+    assert json.loads(json.dumps(host.to_json()))["libraries"]["numpy"] == np.__version__
