@@ -3,17 +3,14 @@
 Shape suffixes: B batch, C classes.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.artifact import Artifact
 from training.encoding import Array, TensorSpec
-from training.models.architecture import build
-
-if TYPE_CHECKING:
-    from torch import nn
+from training.module import load_module, predictor
 
 
 class RunnerError(ValueError):
@@ -35,7 +32,8 @@ class Runner(Protocol):
 
 def open_runner(artifact: Artifact, threads: int = 1) -> Runner:
     """The Runner for an Artifact's format, on `threads` CPU threads."""
-    return {"torch": TorchRunner, "onnx": OnnxRunner}[artifact.manifest.format](artifact, threads)
+    backends: dict[str, type[TorchRunner] | type[OnnxRunner]] = {"torch": TorchRunner, "onnx": OnnxRunner}
+    return backends[artifact.manifest.format](artifact, threads)
 
 
 class TorchRunner:
@@ -46,8 +44,7 @@ class TorchRunner:
 
         # Torch has one thread pool a process: the last Runner opened sets its size.
         torch.set_num_threads(threads)
-        self._torch = torch
-        self._module = load_module(artifact).eval()
+        self._predict = predictor(load_module(artifact))
         self.input_spec = artifact.manifest.input
         self.output_spec = artifact.manifest.output
         self.device = "cpu"
@@ -55,10 +52,7 @@ class TorchRunner:
 
     def __call__(self, batch: Array) -> NDArray[np.float32]:
         _check(batch, self.input_spec)
-        # frombuffer-backed request tensors are read-only, which torch warns about: it gets its own copy.
-        with self._torch.inference_mode():
-            logits: NDArray[np.float32] = self._module(self._torch.from_numpy(np.array(batch))).numpy()
-        return logits
+        return self._predict(batch)
 
 
 class OnnxRunner:
@@ -76,21 +70,6 @@ class OnnxRunner:
         outputs = self._session.run([self.output_spec.name], {self.input_spec.name: batch})
         logits: NDArray[np.float32] = outputs[0]
         return logits
-
-
-def load_module(artifact: Artifact) -> "nn.Module":
-    """The trained nn.Module of a "torch" Artifact; raises RunnerError where the weights do not fit."""
-    from safetensors.torch import load_file
-
-    manifest = artifact.manifest
-    if manifest.architecture is None:
-        raise RunnerError(f"Artifact {manifest.name} ({manifest.variant}) has no architecture to rebuild a module from")
-    module = build(manifest.architecture, manifest.encoding)
-    try:
-        module.load_state_dict(load_file(artifact.model_path))
-    except RuntimeError as error:
-        raise RunnerError(f"the weights of {manifest.name} ({manifest.variant}) do not fit it: {error}") from error
-    return module
 
 
 def onnx_session(model: Any, threads: int = 1) -> Any:
@@ -112,5 +91,3 @@ def _check(batch: Array, spec: TensorSpec) -> None:
         raise RunnerError(
             f"input {spec.name!r} wants {spec.datatype} {list(spec.shape)}; got {batch.dtype} {list(batch.shape)}"
         )
-
-

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -119,7 +118,7 @@ def write_artifact(folder: Path, files: Mapping[str, bytes], **manifest: Any) ->
         if MODEL_FILE[made.format] not in hashes:
             raise ArtifactError(f"a {made.format} Artifact needs the file {MODEL_FILE[made.format]}")
         (scratch / MANIFEST_FILE).write_bytes(made.to_json())
-        os.rename(scratch, folder)
+        scratch.rename(folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -138,7 +137,9 @@ def load_artifact(folder: Path) -> Artifact:
             raise ArtifactError(f"Artifact {folder}: the file {name!r} of its manifest is missing")
         found = sha256_of(path)
         if found != expected:
-            raise ArtifactError(f"Artifact {folder}: {name} has sha256 {found[:12]}..., its manifest says {expected[:12]}...")
+            raise ArtifactError(
+                f"Artifact {folder}: {name} has sha256 {found[:12]}..., its manifest says {expected[:12]}..."
+            )
     if MODEL_FILE.get(manifest.format) not in manifest.files:
         raise ArtifactError(f"Artifact {folder}: format {manifest.format!r} without its model file")
     return Artifact(folder, manifest, sha256_of(manifest_path))

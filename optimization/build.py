@@ -1,0 +1,236 @@
+"""`python -m optimization.build MODEL@ALIAS`: distil, export, quantize, measure, gate, calibrate, register."""
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimization.cascade import Calibration, calibrate
+from optimization.comparison import Comparison, compare
+from optimization.distill import Distillation
+from optimization.gate import Verdict, gate_release, gate_student
+from optimization.release import RELEASE_FILE, Release, VersionRef, endpoint_name, write_release
+from optimization.variants import Variant, float_variant, int8_variant, threshold_split
+from training.artifact import Artifact, load_artifact
+from training.encoding import Array
+from training.evaluate import predict_in_batches
+from training.launch import TrainJob, train_here, train_on_ray
+from training.recipe import Recipe, flatten, override
+from training.recipes import load_recipe
+from training.registry import Registry, Run, Version
+from training.task import Source, Task, load_task
+from training.train import add_training_arguments, threads_a_worker, version_tags, write_torch_artifact
+
+MAX_HARM = 0.01
+MEASURE_THREADS = 1
+# Tried in this order: the first student that passes its gate is paired with the teacher.
+STUDENTS = ("student-int8", "student-fp32")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is asked for, beside the teacher's Version."""
+
+    student_reference: str
+    student_recipe: Recipe
+    source: Source
+    workers: int = 1
+    local: bool = False
+    storage: Path = Path(".tandem/train")
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that was made and found out, before anything is registered."""
+
+    variants: Mapping[str, Variant]
+    student_torch: Artifact
+    student: str
+    verdicts: Mapping[str, Verdict]
+    calibration: Calibration
+    comparison: Comparison
+
+
+def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> tuple[Version, bool]:
+    """From a teacher's Version to a registered Release; returns it and whether it became the champion.
+
+    Every variant and the Release are registered with their measurements whatever those are, after all
+    stages succeeded; only a Release that passes its gate becomes `champion`.
+    """
+    teacher = load_artifact(registry.fetch(version, cache_dir))
+    task = load_task(teacher.manifest.task, plan.source)
+    if task.data_hash != version.tags.get("tandem.data_hash"):
+        raise ValueError(
+            f"{version.reference} was trained on other data than {plan.source.data_dir or teacher.manifest.task} "
+            "holds: train it anew, or pass the --data-dir that it was trained with"
+        )
+    run = registry.start_run(task.name, f"build {version.reference}", {"tandem.teacher": version.reference})
+    try:
+        run.log_params(flatten(plan.student_recipe))
+        with tempfile.TemporaryDirectory() as scratch:
+            built = _make(teacher, task, plan, registry, run, Path(scratch))
+            release, passed = _register(built, task, version, plan, registry, run, Path(scratch))
+    except BaseException:
+        run.end("FAILED")
+        raise
+    run.end()
+    return release, passed
+
+
+def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Run, scratch: Path) -> Built:
+    _say("distilling the student")
+    job = TrainJob(
+        plan.student_recipe,
+        plan.source,
+        registry.tracking_uri,
+        run.run_id,
+        threads_a_worker(plan.workers),
+        Distillation(teacher.folder),
+    )
+    trained = train_here(job) if plan.local else train_on_ray(job, plan.workers, plan.storage)
+    student_torch = write_torch_artifact(
+        scratch / "student", "student", plan.student_recipe, task, trained, parent=teacher.digest
+    )
+    _say("exporting both to ONNX, quantizing the student")
+    teacher_onnx = float_variant("teacher-fp32", teacher, task, scratch, MEASURE_THREADS)
+    student_onnx = float_variant("student-fp32", student_torch, task, scratch, MEASURE_THREADS)
+    student_int8 = int8_variant("student-int8", student_onnx, task, scratch, MEASURE_THREADS)
+    variants = {variant.name: variant for variant in (teacher_onnx, student_onnx, student_int8)}
+    _say("gating")
+    gate = {name: predict_in_batches(v.runner, task.splits["gate"].inputs) for name, v in variants.items()}
+    verdicts = {name: _student_verdict(variants, gate, name, task) for name in STUDENTS}
+    student = next((name for name in STUDENTS if verdicts[name].passed), STUDENTS[0])
+    _say(f"calibrating the cascade of {student} and teacher")
+    calibration = _calibrate(variants["teacher-fp32"], variants[student], task)
+    verdicts["release"] = gate_release(
+        task.splits["gate"].labels,
+        gate["teacher-fp32"],
+        gate[student],
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
+        margin=task.margin,
+        max_harm=MAX_HARM,
+    )
+    _say("measuring, one variant at a time in turn")
+    comparison = compare(variants, student, calibration, task, MEASURE_THREADS)
+    return Built(variants, student_torch, student, verdicts, calibration, comparison)
+
+
+def _student_verdict(variants: Mapping[str, Variant], gate: Mapping[str, Array], name: str, task: Task) -> Verdict:
+    teacher = variants["teacher-fp32"]
+    return gate_student(
+        task.splits["gate"].labels,
+        gate["teacher-fp32"],
+        gate[name],
+        margin=task.margin,
+        size_bytes=variants[name].artifact.size_bytes,
+        reference_size_bytes=teacher.artifact.size_bytes,
+        parent_parity=variants[name].parity,
+    )
+
+
+def _calibrate(teacher: Variant, student: Variant, task: Task) -> Calibration:
+    fresh, val = threshold_split(task), task.splits["val"]
+    return calibrate(
+        predict_in_batches(student.runner, fresh.inputs),
+        predict_in_batches(teacher.runner, fresh.inputs),
+        fresh.labels,
+        temperature_logits_MC=predict_in_batches(student.runner, val.inputs),
+        temperature_labels_M=val.labels,
+        max_harm=MAX_HARM,
+    )
+
+
+def _register(
+    built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run, scratch: Path
+) -> tuple[Version, bool]:
+    _say("registering")
+    built.comparison.log(run, built.calibration, built.verdicts, task)
+    lineage = {"tandem.teacher_version": teacher.reference}
+    published = {}
+    for artifact in [built.student_torch, *(variant.artifact for variant in built.variants.values())]:
+        recipe = (
+            teacher.tags["tandem.recipe"] if artifact.manifest.variant == "teacher-fp32" else plan.student_reference
+        )
+        recipe_of = load_recipe(recipe) if artifact.manifest.variant == "teacher-fp32" else plan.student_recipe
+        tags = version_tags(recipe, recipe_of, plan.source, task, artifact) | lineage
+        tags |= built.comparison.tags(artifact.manifest.variant)
+        verdict = built.verdicts.get(artifact.manifest.variant)
+        if verdict is not None:
+            tags["tandem.gate"] = "passed" if verdict.passed else "failed"
+        published[artifact.manifest.variant] = registry.publish(task.name, artifact.folder, run, tags)
+    release = Release(
+        model=task.name,
+        teacher=_ref(published["teacher-fp32"]),
+        student=_ref(published[built.student]),
+        temperature=built.calibration.temperature,
+        threshold=built.calibration.threshold,
+        guarantee=built.calibration.guarantee,
+    )
+    folder = scratch / "release"
+    write_release(folder, release)
+    passed = built.verdicts[built.student].passed and built.verdicts["release"].passed
+    tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
+    version = registry.publish(endpoint_name(task.name), folder, run, tags, identity=RELEASE_FILE)
+    registry.promote(version.name, version.number, "candidate")
+    if passed:
+        registry.crown(version.name, version.number)
+    return version, passed
+
+
+def _ref(version: Version) -> VersionRef:
+    return VersionRef(version.name, version.number, version.digest)
+
+
+def _say(stage: str) -> None:
+    print(f"build: {stage} ...", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="optimization.build", description="Compress a registered teacher and register the Release that serves it."
+    )
+    parser.add_argument("reference", help="the teacher's Version: MODEL@ALIAS or MODEL@NUMBER")
+    parser.add_argument(
+        "--student", metavar="RECIPE", help="the student's recipe (default: the teacher's, with _student)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override the student's recipe"
+    )
+    parser.add_argument("--cache-dir", type=Path, default=Path(".tandem/cache"), help="where fetched Versions are kept")
+    add_training_arguments(parser)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
+    try:
+        registry = Registry()
+        version = registry.resolve(arguments.reference)
+        student = arguments.student or f"{version.tags.get('tandem.recipe', '')}_student"
+        kept = version.tags.get("tandem.data_dir")
+        data_dir = arguments.data_dir or (Path(kept) if kept else None)
+        plan = Plan(
+            student,
+            override(load_recipe(student), arguments.set),
+            Source(data_dir, arguments.download),
+            arguments.num_workers,
+            arguments.local,
+            arguments.storage,
+        )
+        release, passed = build(version, plan, registry, arguments.cache_dir)
+        comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
+    except ValueError as error:
+        sys.exit(f"optimization.build: {error}")
+    for row in comparison["rows"]:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    if not passed:
+        sys.exit(f"{release.reference} did not pass its gate; it is registered as candidate, the champion stays. "
+                 "The build run's report.html in MLflow says which check failed")  # fmt: skip
+    print(f"{release.reference} is the champion; serve it with: serve deploy serve_config.yaml")
+
+
+if __name__ == "__main__":
+    # Run the imported module's main, so that what workers unpickle is of its classes and not of __main__'s.
+    importlib.import_module("optimization.build").main()

@@ -1,0 +1,131 @@
+"""Comparison: the variants of one build side by side, measured in one run, with the pair that serves.
+
+Accuracy here is of the report split, read for this alone; every choice was made on other splits.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optimization.cascade import Calibration, Rows
+from optimization.gate import Verdict
+from optimization.measure import Host, describe_host, measure_latency, speedup
+from optimization.variants import Variant
+from training.evaluate import evaluate, predict_in_batches
+from training.registry import Run
+from training.task import Task
+
+BATCH_SIZES = (1, 8)
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One variant. `speedup` is the teacher's latency over this one's, with its interval over rounds."""
+
+    variant: str
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    size_bytes: int
+    p50_ms: float
+    p95_ms: float
+    batch8_p50_ms: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """The tandem. `mean_ms` an item is reckoned: the student's p50 plus deferral times the teacher's."""
+
+    student: str
+    accuracy: float
+    deferral: float
+    harm: float
+    mean_ms: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    rows: tuple[VariantRow, ...]
+    pair: PairRow
+    report_rows: int
+    host: Host
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "pair": asdict(self.pair),
+            "report_rows": self.report_rows,
+            "host": self.host.to_json(),
+        }
+
+    def tags(self, variant: str) -> dict[str, str]:
+        """A variant's figures as tags of its Version, to be seen in MLflow's list."""
+        return {
+            f"tandem.{name}": f"{getattr(row, name):.6g}"
+            for row in self.rows
+            if row.variant == variant
+            for name in ("accuracy", "size_bytes", "p50_ms", "p95_ms", "speedup")
+        }
+
+    def log(self, run: Run, calibration: Calibration, verdicts: Mapping[str, Verdict], task: Task) -> None:
+        """Into the run: metrics, comparison.json, calibration.json, verdicts.json, the plots and report.html."""
+        from optimization import plots
+
+        for row in self.rows:
+            figures = {key: value for key, value in asdict(row).items() if key != "variant"}
+            run.log_metrics({f"{row.variant}/{key}": value for key, value in figures.items()})
+        run.log_metrics({f"pair/{key}": value for key, value in asdict(self.pair).items() if key != "student"})
+        run.log_text(json.dumps(self.to_json(), indent=2), "comparison.json")
+        run.log_text(json.dumps(calibration.to_json(), indent=2), "calibration.json")
+        run.log_text(json.dumps({key: v.to_json() for key, v in verdicts.items()}, indent=2), "verdicts.json")
+        shown = {
+            "accuracy_latency": plots.accuracy_latency_scatter(self.rows),
+            "cascade": plots.cascade_curve(calibration),
+        }
+        run.log_figures(shown)
+        run.log_text(plots.build_report(task.name, self, calibration, verdicts, shown), "report.html")
+
+
+def compare(
+    variants: Mapping[str, Variant], student: str, calibration: Calibration, task: Task, threads: int
+) -> Comparison:
+    """Latency of all variants in interleaved rounds, and their accuracy on the report split."""
+    report = task.splits["report"]
+    latency = measure_latency(
+        {name: variant.runner for name, variant in variants.items()}, lambda rows: report.inputs[:rows], BATCH_SIZES
+    )
+    logits = {name: predict_in_batches(variant.runner, report.inputs) for name, variant in variants.items()}
+    rows = []
+    for name, variant in variants.items():
+        scores = evaluate(logits[name], report.labels, task.encoding.labels)
+        ratio = speedup(latency["teacher-fp32"], latency[name], 1)
+        rows.append(
+            VariantRow(
+                variant=name,
+                accuracy=scores.accuracy,
+                accuracy_low=scores.interval[0],
+                accuracy_high=scores.interval[1],
+                size_bytes=variant.artifact.size_bytes,
+                p50_ms=latency[name].at(1).p50_ms,
+                p95_ms=latency[name].at(1).p95_ms,
+                batch8_p50_ms=latency[name].at(8).p50_ms,
+                speedup=ratio.ratio,
+                speedup_low=ratio.lower,
+                speedup_high=ratio.upper,
+            )
+        )
+    scored = Rows.score(logits[student], logits["teacher-fp32"], report.labels, calibration.temperature)
+    accepted = scored.accepted(calibration.threshold)
+    deferral = float(1 - accepted.mean())
+    pair = PairRow(
+        student=student,
+        accuracy=float((accepted & scored.student_correct | ~accepted & scored.teacher_correct).mean()),
+        deferral=deferral,
+        harm=float((accepted & scored.harmful).mean()),
+        mean_ms=latency[student].at(1).p50_ms + deferral * latency["teacher-fp32"].at(1).p50_ms,
+    )
+    return Comparison(tuple(rows), pair, len(report), describe_host(threads))

@@ -1,0 +1,104 @@
+"""Variants: the ONNX forms of a teacher and its student, each an Artifact with its parity to the PyTorch model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimization.export import ExportError, export_onnx
+from optimization.measure import Parity, parity
+from optimization.quantize import quantize_dynamic, quantize_static
+from optimization.runner import Runner, open_runner
+from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
+from training.encoding import Array, ImageEncoding, TextEncoding
+from training.module import load_module, predictor
+from training.task import Split, Task
+
+# Rounding apart, an exported float graph must answer as its module does.
+MAX_EXPORT_DIFFERENCE = 1e-3
+PARITY_ROWS = 64
+PARITY_BATCH_SIZES = (1, 3, 8)
+MAX_RANGE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`parity` compares it with the PyTorch module that it came from, on rows of the gate split."""
+
+    artifact: Artifact
+    runner: Runner
+    parity: Parity
+
+    @property
+    def name(self) -> str:
+        return self.artifact.manifest.variant
+
+
+def range_rows(task: Task) -> int:
+    """How many rows of the calibration split set quantizer ranges; the rest calibrates the cascade.
+
+    The threshold's guarantee needs rows that no part of the student was made from.
+    """
+    return min(MAX_RANGE_ROWS, len(task.splits["calibration"]) * 3 // 10)
+
+
+def threshold_split(task: Task) -> Split:
+    calibration, used = task.splits["calibration"], range_rows(task)
+    return Split(calibration.inputs[used:], calibration.labels[used:])
+
+
+def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
+    """`source` (format "torch") as FP32 ONNX; raises ExportError where the graph does not answer as the module."""
+    module = load_module(source)
+    manifest = source.manifest
+    example = task.splits["calibration"].inputs[:4]
+    content = export_onnx(module, example, manifest.input, manifest.output)
+    made = _write(folder / name, name, "fp32", content, source)
+    variant = _variant(made, predictor(module), task, threads)
+    if variant.parity.max_abs_diff > MAX_EXPORT_DIFFERENCE:
+        raise ExportError(
+            f"{name}: the exported graph's logits differ from the module's by {variant.parity.max_abs_diff:.2g}; "
+            f"at most {MAX_EXPORT_DIFFERENCE} is rounding"
+        )
+    return variant
+
+
+def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: int) -> Variant:
+    """`parent` quantized: images statically, with ranges from the calibration split; texts dynamically."""
+    content = parent.artifact.model_path.read_bytes()
+    if isinstance(task.encoding, ImageEncoding):
+        ranges = task.splits["calibration"].inputs[: range_rows(task)]
+        content = quantize_static(content, ranges, parent.artifact.manifest.input)
+    else:
+        content = quantize_dynamic(content)
+    made = _write(folder / name, name, "int8", content, parent.artifact)
+    return _variant(made, parent.runner, task, threads)
+
+
+def _write(folder: Path, variant: str, precision: Precision, content: bytes, parent: Artifact) -> Artifact:
+    manifest = parent.manifest
+    return write_artifact(
+        folder,
+        {MODEL_FILE["onnx"]: content, **parent.encoding_files()},
+        name=manifest.name,
+        variant=variant,
+        task=manifest.task,
+        format="onnx",
+        precision=precision,
+        encoding=manifest.encoding,
+        input=manifest.input,
+        output=manifest.output,
+        architecture=manifest.architecture,
+        parent=parent.digest,
+    )
+
+
+def _variant(artifact: Artifact, reference: Callable[[Array], Array], task: Task, threads: int) -> Variant:
+    runner = open_runner(artifact, threads)
+    rows = task.splits["gate"].inputs[:PARITY_ROWS]
+    worst = parity(reference, runner, rows, PARITY_BATCH_SIZES)
+    if isinstance(task.encoding, TextEncoding):
+        # A graph that froze its token axis would only show at another length.
+        half = rows[:, : max(1, rows.shape[1] // 2)]
+        short = parity(reference, runner, half, PARITY_BATCH_SIZES)
+        worst = max(worst, short, key=lambda found: found.max_abs_diff)
+    return Variant(artifact, runner, worst)

@@ -1,0 +1,181 @@
+"""Run fit() in this process or on Ray Train's workers: the one door to Ray Train.
+
+Workers killed on the way are started again from the last checkpoint of a finished epoch.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.loop import EpochRecord, Loss, Worker, fit
+from training.models.architecture import build
+from training.recipe import Recipe
+from training.registry import Registry
+from training.task import Source, load_task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker needs to train. `make_loss` is called on the worker; it must be picklable."""
+
+    recipe: Recipe
+    source: Source
+    tracking_uri: str
+    run_id: str
+    threads: int
+    make_loss: Callable[[], Loss] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    weights: Mapping[str, "Tensor"]
+    records: tuple[EpochRecord, ...]
+
+
+def train_here(job: TrainJob) -> Trained:
+    """fit() in this process, without Ray."""
+    records: list[EpochRecord] = []
+    log = _EpochLog(job)
+
+    def on_epoch(record: EpochRecord, state: dict[str, Any]) -> None:
+        records.append(record)
+        log(record)
+
+    weights = _fit(job, Worker(device=_device()), None, on_epoch)
+    return Trained(weights, tuple(records))
+
+
+def train_on_ray(job: TrainJob, workers: int, storage: Path, use_gpu: bool = False) -> Trained:
+    """fit() on `workers` Ray Train workers of the cluster at RAY_ADDRESS, or of one started for it.
+
+    `storage` must be seen by every node; checkpoints go there and are removed after success.
+    Raises RuntimeError with the worker's error when training fails for good.
+    """
+    # Ray Train's controller looks for reports every 2 s by default: a short epoch would wait for it.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if not ray.is_initialized():
+        _connect()
+    # Without a GPU the workers talk over gloo; nccl needs one each.
+    name = f"{job.recipe.task.replace(':', '.')}-{job.run_id[:8]}"
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise RuntimeError(f"training ended without a checkpoint; see {storage / name}")
+    with result.checkpoint.as_directory() as folder:
+        state = load_checkpoint(Path(folder))
+    shutil.rmtree(storage / name, ignore_errors=True)
+    return Trained(state["best"]["weights"], tuple(EpochRecord(**record) for record in state["records"]))
+
+
+def _ray_worker(config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    job: TrainJob = config["job"]
+    context = ray.train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
+    start = None
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            start = load_checkpoint(Path(folder))
+        print(f"resuming after epoch {start['epoch']}", flush=True)
+    log = _EpochLog(job) if worker.rank == 0 else None
+
+    def on_epoch(record: EpochRecord, state: dict[str, Any]) -> None:
+        metrics = {"epoch": record.epoch, "val_accuracy": record.val_accuracy}
+        if log is None:
+            ray.train.report(metrics)
+            return
+        log(record)
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(Path(folder), state)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    _fit(job, worker, start, on_epoch)
+
+
+def _fit(
+    job: TrainJob,
+    worker: Worker,
+    start: dict[str, Any] | None,
+    on_epoch: Callable[[EpochRecord, dict[str, Any]], None],
+) -> "dict[str, Tensor]":
+    import torch
+
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.recipe.seed)
+    task = load_task(job.recipe.task, job.source)
+    module = build(job.recipe.architecture, task.encoding)
+    loss = job.make_loss() if job.make_loss else None
+    return fit(
+        job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
+        loss=loss, worker=worker, start=start, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+class _EpochLog:
+    """Prints one line an epoch and sends the same figures to the MLflow run."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._epochs = job.recipe.epochs
+        self._run = Registry(job.tracking_uri).run(job.run_id)
+
+    def __call__(self, record: EpochRecord) -> None:
+        left_s = (self._epochs - record.epoch) * record.seconds
+        print(
+            f"epoch {record.epoch:>3}/{self._epochs}  loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}  "
+            f"val accuracy {record.val_accuracy:.2%}  {record.samples_per_s:,.0f} samples/s  {left_s:.0f} s left",
+            flush=True,
+        )
+        figures = {
+            "train_loss": record.train_loss,
+            "val_loss": record.val_loss,
+            "val_accuracy": record.val_accuracy,
+            "learning_rate": record.learning_rate,
+            "samples_per_s": record.samples_per_s,
+        }
+        self._run.log_metrics(figures, step=record.epoch)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _connect() -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # A cluster of our own on loopback: a bare ray.init() would join any other that runs here.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", include_dashboard=False, object_store_memory=150 * 2**20, log_to_driver=True)
+    else:
+        ray.init(address=address)

@@ -1,0 +1,126 @@
+"""The named recipes. A task's student recipe is its name with `_student` behind it."""
+
+from collections.abc import Callable
+
+from training.models.architecture import Architecture
+from training.recipe import Augmentation, Optimizer, Recipe
+from training.task import load_callable
+
+
+def digits() -> Recipe:
+    return Recipe(
+        task="digits",
+        architecture=Architecture("convnet", {"widths": [32, 64, 128], "blocks": 2, "dropout": 0.2}),
+        epochs=30,
+        batch_size=50,
+        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.05),
+        augmentation=Augmentation(shift=0.1, rotate_degrees=10, scale=0.1),
+        label_smoothing=0.05,
+    )
+
+
+def digits_student() -> Recipe:
+    return Recipe(
+        task="digits",
+        architecture=Architecture("convnet", {"widths": [16, 32, 48]}),
+        epochs=40,
+        batch_size=50,
+        optimizer=Optimizer("adamw", lr=8e-3, weight_decay=0.01),
+        augmentation=Augmentation(shift=0.1, rotate_degrees=10, scale=0.1),
+    )
+
+
+def fashion_mnist() -> Recipe:
+    return Recipe(
+        task="fashion_mnist",
+        architecture=Architecture("resnet", {"widths": [32, 64, 128], "dropout": 0.1}),
+        epochs=10,
+        batch_size=128,
+        optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
+        augmentation=Augmentation(shift=0.08, flip=True),
+        label_smoothing=0.05,
+    )
+
+
+def fashion_mnist_student() -> Recipe:
+    return Recipe(
+        task="fashion_mnist",
+        architecture=Architecture("convnet", {"widths": [16, 32, 64]}),
+        epochs=10,
+        batch_size=128,
+        optimizer=Optimizer("adamw", lr=8e-3, weight_decay=0.01),
+        augmentation=Augmentation(shift=0.08, flip=True),
+    )
+
+
+def cifar10() -> Recipe:
+    return Recipe(
+        task="cifar10",
+        architecture=Architecture("resnet", {"widths": [32, 64, 128, 256]}),
+        epochs=20,
+        batch_size=128,
+        optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
+        augmentation=Augmentation(shift=0.125, flip=True),
+        label_smoothing=0.1,
+    )
+
+
+def cifar10_student() -> Recipe:
+    return Recipe(
+        task="cifar10",
+        architecture=Architecture("resnet", {"widths": [16, 32, 64]}),
+        epochs=20,
+        batch_size=128,
+        optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
+        augmentation=Augmentation(shift=0.125, flip=True),
+    )
+
+
+def ag_news() -> Recipe:
+    return Recipe(
+        task="ag_news",
+        architecture=Architecture("lstm", {"vocabulary": 20_000, "embedding": 128, "hidden": 128, "dropout": 0.5}),
+        epochs=5,
+        batch_size=128,
+        optimizer=Optimizer("adamw", lr=3e-3, weight_decay=0.01),
+        label_smoothing=0.05,
+    )
+
+
+def ag_news_student() -> Recipe:
+    return Recipe(
+        task="ag_news",
+        architecture=Architecture(
+            "bag_of_embeddings", {"vocabulary": 20_000, "embedding": 64, "hidden": 64, "dropout": 0.3}
+        ),
+        epochs=8,
+        batch_size=128,
+        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.01),
+    )
+
+
+BUILT_IN: dict[str, Callable[[], Recipe]] = {
+    made.__name__: made
+    for made in (
+        digits,
+        digits_student,
+        fashion_mnist,
+        fashion_mnist_student,
+        cifar10,
+        cifar10_student,
+        ag_news,
+        ag_news_student,
+    )
+}
+
+
+def load_recipe(reference: str) -> Recipe:
+    """A named recipe, or the user's own by `module:callable`; raises ValueError listing the names there are."""
+    if ":" not in reference:
+        if reference not in BUILT_IN:
+            raise ValueError(f"recipe {reference!r} is not one of {', '.join(BUILT_IN)} nor a module:callable")
+        return BUILT_IN[reference]()
+    recipe = load_callable(reference, "training.recipes", "")()
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{reference!r} returned a {type(recipe).__name__}, not a Recipe")
+    return recipe

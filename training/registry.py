@@ -1,0 +1,232 @@
+"""Registry and Run: the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.artifact import MANIFEST_FILE, sha256_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "tandem.digest"
+IDENTITY_TAG = "tandem.identity"
+
+
+class RegistryError(ValueError):
+    """The registry cannot be reached, or holds no such thing, or something else than was published."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered folder; `digest` is the sha256 of its identity file, as MLflow keeps it."""
+
+    name: str
+    number: int
+    digest: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+class Registry:
+    """MLflow at `tracking_uri`, or at the environment's MLFLOW_TRACKING_URI."""
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+        if not address:
+            raise RegistryError("MLFLOW_TRACKING_URI is not set: set it to the address that `make up` prints")
+        _require_reachable(address)
+        from mlflow import MlflowClient
+
+        self.tracking_uri = address
+        self._client = MlflowClient(address, address)
+
+    def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
+        found = self._client.get_experiment_by_name(experiment)
+        experiment_id = self._create_experiment(experiment) if found is None else found.experiment_id
+        run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        return Run(self._client, run.info.run_id)
+
+    def run(self, run_id: str) -> "Run":
+        return Run(self._client, run_id)
+
+    def publish(
+        self, name: str, folder: Path, run: "Run", tags: Mapping[str, str], identity: str = MANIFEST_FILE
+    ) -> Version:
+        """Register `folder` as the next Version of `name`; its files are uploaded first, so a failure registers none.
+
+        `identity` is the file whose sha256 stands for the whole folder.
+        """
+        from mlflow.exceptions import MlflowException
+
+        digest = sha256_of(folder / identity)
+        path = f"versions/{digest[:16]}"
+        self._client.log_artifacts(run.run_id, str(folder), path)
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise RegistryError(f"cannot register model {name!r}: {error.message}") from error
+        source = f"{self._client.get_run(run.run_id).info.artifact_uri}/{path}"
+        made = self._client.create_model_version(
+            name, source, run.run_id, tags={**tags, DIGEST_TAG: digest, IDENTITY_TAG: identity}
+        )
+        return _version(made)
+
+    def resolve(self, reference: str) -> Version:
+        """`name@alias` or `name@number` -> Version; raises RegistryError saying what the name does have."""
+        from mlflow.exceptions import MlflowException
+
+        name, _, wanted = reference.partition("@")
+        if not name or not wanted:
+            raise RegistryError(f"{reference!r} is no reference: write name@alias or name@number")
+        try:
+            if wanted.isdecimal():
+                return _version(self._client.get_model_version(name, wanted))
+            return _version(self._client.get_model_version_by_alias(name, wanted))
+        except MlflowException as error:
+            raise RegistryError(
+                f"{reference!r} is not in the registry at {self.tracking_uri}: {error.message}"
+            ) from error
+
+    def fetch(self, version: Version, cache_dir: Path) -> Path:
+        """The folder of `version`, downloaded once into `cache_dir` and checked against MLflow's digest."""
+        identity = version.tags.get(IDENTITY_TAG, MANIFEST_FILE)
+        folder = cache_dir / version.digest
+        if not folder.is_dir():
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache_dir))
+            try:
+                self._download(version, scratch)
+                try:
+                    (scratch / "folder").rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # another process fetched it meanwhile: its copy serves as well
+                        raise
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        found = sha256_of(folder / identity) if (folder / identity).is_file() else "missing"
+        if found != version.digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RegistryError(
+                f"{version.reference}: {identity} has sha256 {found[:12]}, MLflow says {version.digest[:12]}: "
+                "the stored folder is not the one that was published"
+            )
+        return folder
+
+    def promote(self, name: str, number: int, alias: str) -> None:
+        self._client.set_registered_model_alias(name, alias, str(number))
+
+    def crown(self, name: str, number: int) -> None:
+        """Make Version `number` the champion; the champion before it becomes `previous`."""
+        try:
+            before = self.resolve(f"{name}@champion")
+        except RegistryError:
+            before = None
+        if before is not None and before.number != number:
+            # `previous` first: between the two calls both aliases are valid, and none is lost.
+            self.promote(name, before.number, "previous")
+        self.promote(name, number, "champion")
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.name, str(version.number), key, value)
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of one artifact file of a run; raises RegistryError where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise RegistryError(f"run {run_id} has no artifact {path!r}: {error}") from error
+
+    def _create_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_experiment(name))
+        except MlflowException:  # made by another process meanwhile
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def _download(self, version: Version, scratch: Path) -> None:
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        uri = self._client.get_model_version_download_uri(version.name, str(version.number))
+        (scratch / "parts").mkdir()
+        try:
+            got = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=str(scratch / "parts"), tracking_uri=self.tracking_uri
+            )
+        except (MlflowException, OSError) as error:
+            raise RegistryError(f"{version.reference} cannot be downloaded from {uri}: {error}") from error
+        Path(got).rename(scratch / "folder")
+
+
+class Run:
+    """One MLflow run: what a training or a build logs while it works."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(self.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        import time
+
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        entries: Sequence[Metric] = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=entries)
+
+    def log_figures(self, figures: Mapping[str, "Figure"]) -> None:
+        for name, figure in figures.items():
+            self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
+
+    def log_text(self, text: str, name: str) -> None:
+        self._client.log_text(self.run_id, text, name)
+
+    def end(self, status: str = "FINISHED") -> None:
+        """`status` is FINISHED or FAILED, as MLflow spells them."""
+        self._client.set_terminated(self.run_id, status)
+
+
+def _version(entity: Any) -> Version:
+    tags = dict(entity.tags)
+    digest = tags.get(DIGEST_TAG)
+    if digest is None:
+        raise RegistryError(f"{entity.name}@{entity.version} was not published by Tandem: it has no digest tag")
+    return Version(entity.name, int(entity.version), digest, entity.run_id, tags)
+
+
+def _require_reachable(address: str) -> None:
+    """MLflow's client retries an absent server for minutes; a short look first gives a clear error at once."""
+    if not address.startswith(("http://", "https://")):
+        return
+    import httpx
+
+    try:
+        httpx.get(f"{address.rstrip('/')}/health", timeout=10)
+    except httpx.HTTPError as error:
+        raise RegistryError(
+            f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
+        ) from error

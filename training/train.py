@@ -1,0 +1,158 @@
+"""`python -m training.train RECIPE`: train, evaluate, report and register a teacher."""
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from training.artifact import MODEL_FILE, Artifact, write_artifact
+from training.encoding import output_spec
+from training.launch import Trained, TrainJob, train_here, train_on_ray
+from training.recipe import Recipe, flatten, override
+from training.recipes import load_recipe
+from training.registry import Registry, Run, Version
+from training.task import Source, Task, load_task
+
+CANDIDATE = "candidate"
+
+
+def train(
+    reference: str,
+    recipe: Recipe,
+    source: Source,
+    registry: Registry,
+    workers: int = 1,
+    local: bool = False,
+    storage: Path = Path(".tandem/train"),
+) -> Version:
+    """Train by `recipe`, evaluate, register the Artifact as the task's `candidate` Version and return it.
+
+    Nothing is registered unless all of it succeeded.
+    """
+    task = load_task(recipe.task, source)
+    run = registry.start_run(
+        task.name, f"train {reference}", {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
+    )
+    try:
+        run.log_params(flatten(recipe))
+        job = TrainJob(recipe, source, registry.tracking_uri, run.run_id, threads=threads_a_worker(workers))
+        trained = train_here(job) if local else train_on_ray(job, workers, storage)
+        with tempfile.TemporaryDirectory() as scratch:
+            artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
+            figures = evaluate_and_log(task, artifact, trained, run, f"{task.name}: {reference}")
+            tags = version_tags(reference, recipe, source, task, artifact) | {"val_accuracy": f"{figures:.4f}"}
+            version = registry.publish(task.name, artifact.folder, run, tags)
+        registry.promote(version.name, version.number, CANDIDATE)
+    except BaseException:
+        run.end("FAILED")
+        raise
+    run.end()
+    return version
+
+
+def threads_a_worker(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def version_tags(reference: str, recipe: Recipe, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
+    """What a Version says of its making: enough to load its task again and to walk its lineage."""
+    return {
+        "tandem.variant": artifact.manifest.variant,
+        "tandem.recipe": reference,
+        "tandem.task": recipe.task,
+        "tandem.data_dir": str(source.data_dir.resolve()) if source.data_dir else "",
+        "tandem.data_hash": task.data_hash,
+        "tandem.parent": artifact.manifest.parent or "",
+    }
+
+
+def write_torch_artifact(
+    folder: Path, variant: str, recipe: Recipe, task: Task, trained: Trained, parent: str | None
+) -> Artifact:
+    from safetensors.torch import save
+
+    files = {MODEL_FILE["torch"]: save(dict(trained.weights)), **task.files}
+    return write_artifact(
+        folder,
+        files,
+        name=task.name,
+        variant=variant,
+        task=recipe.task,
+        format="torch",
+        precision="fp32",
+        encoding=task.encoding,
+        input=task.encoding.input_spec,
+        output=output_spec(task.encoding),
+        architecture=recipe.architecture,
+        parent=parent,
+    )
+
+
+def evaluate_and_log(task: Task, artifact: Artifact, trained: Trained, run: Run, title: str) -> float:
+    """Log the report page and plots of the val split, and the report split's accuracy; returns val accuracy."""
+    from training import plots
+    from training.evaluate import evaluate, predict_in_batches
+    from training.module import load_module, predictor
+
+    predict = predictor(load_module(artifact))
+    names = list(task.encoding.labels)
+    val, report = task.splits["val"], task.splits["report"]
+    logits_BC = predict_in_batches(predict, val.inputs)
+    evaluation = evaluate(logits_BC, val.labels, names)
+    published = evaluate(predict_in_batches(predict, report.inputs), report.labels, names)
+    figures = {
+        "curves": plots.curves(trained.records),
+        "confusion": plots.confusion(evaluation, names),
+        "reliability": plots.reliability(logits_BC, val.labels),
+        "per_class": plots.per_class(evaluation, names),
+    }
+    run.log_figures(figures)
+    run.log_metrics({f"val/{key}": value for key, value in evaluation.metrics().items()})
+    run.log_metrics({f"report/{key}": value for key, value in published.metrics().items()})
+    facts = {
+        "task": task.name,
+        "split": f"val, {len(val)} rows",
+        "accuracy on the report split": f"{published.accuracy:.2%} of {len(report)} rows",
+        "epochs": str(len(trained.records)),
+    }
+    run.log_text(plots.training_report(title, facts, evaluation, names, figures), "report.html")
+    print(f"val accuracy {evaluation.accuracy:.2%}, report accuracy {published.accuracy:.2%}", flush=True)
+    return evaluation.accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="training.train", description="Train a teacher and register it.")
+    add_training_arguments(parser)
+    parser.add_argument("recipe", help="a named recipe (training/recipes.py) or module:callable")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. optimizer.lr=0.1")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
+    try:
+        recipe = override(load_recipe(arguments.recipe), arguments.set)
+        source = Source(arguments.data_dir, arguments.download)
+        version = train(
+            arguments.recipe, recipe, source, Registry(), arguments.num_workers, arguments.local, arguments.storage
+        )
+    except ValueError as error:
+        sys.exit(f"training.train: {error}")
+    print(
+        f"registered {version.reference} (alias {CANDIDATE}); "
+        f"next: python -m optimization.build {version.name}@{CANDIDATE}"
+    )
+
+
+def add_training_arguments(parser: Any) -> None:
+    """The options that every command that trains has."""
+    parser.add_argument("--data-dir", type=Path, help="the folder with the task's published files")
+    parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
+    parser.add_argument("--num-workers", type=int, default=1, help="Ray Train workers (default 1)")
+    parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
+    parser.add_argument("--storage", type=Path, default=Path(".tandem/train"), help="where checkpoints go")
+
+
+if __name__ == "__main__":
+    # Run the imported module's main, so that what workers unpickle is of its classes and not of __main__'s.
+    importlib.import_module("training.train").main()
