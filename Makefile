@@ -71,6 +71,6 @@ format: venv  ## Sort imports and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove the environment, the caches and the local state (.tandem: registry, logs)
-	rm -rf $(VENV) .tandem .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+clean:  ## Remove the environment and the caches (the registry and logs in .tandem stay)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 	find apps training optimization loadtests tests -name __pycache__ -type d -prune -exec rm -rf {} +

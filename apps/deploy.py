@@ -1,0 +1,80 @@
+"""Deploy `serve_config.yaml` through Ray's own `serve deploy`, and say when the endpoint answers."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apps.local import tool
+from apps.ports import LOOPBACK
+
+
+class DeployError(RuntimeError):
+    """Ray Serve could not bring the application up, or not in time."""
+
+
+def write_config(source: Path, target: Path, *, model: str, port: int) -> str:
+    """Write `source` to `target` with this model, port and loopback as host; returns the application's name.
+
+    Raises DeployError where `source` is not a Serve config with one application.
+    """
+    config = yaml.safe_load(source.read_text())
+    applications = config.get("applications") if isinstance(config, dict) else None
+    if not isinstance(applications, list) or len(applications) != 1:
+        raise DeployError(f"{source} must be a Serve config with exactly one entry under 'applications'")
+    config["http_options"] = {**(config.get("http_options") or {}), "host": LOOPBACK, "port": port}
+    application = applications[0]
+    application["args"] = {**(application.get("args") or {}), "model": model}
+    target.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(application.get("name", "default"))
+
+
+def deploy_command(config: Path, dashboard_url: str) -> list[str]:
+    return [tool("serve"), "deploy", str(config), "--address", dashboard_url]
+
+
+def wait_until_running(
+    dashboard_url: str, application: str, endpoint_url: str, *, timeout_s: float, note: Callable[[str], None]
+) -> None:
+    """Return when Ray Serve says RUNNING and the endpoint says that it is ready.
+
+    Raises DeployError with Serve's own reason when the deployment failed, or with its last state after `timeout_s`.
+    """
+    import httpx
+
+    deadline = time.monotonic() + timeout_s
+    state = "unknown"
+    with httpx.Client(trust_env=False, timeout=10.0) as client:
+        while time.monotonic() < deadline:
+            try:
+                state = _application_state(client.get(f"{dashboard_url}/api/serve/applications/").json(), application)
+                if state == "RUNNING":
+                    if client.get(f"{endpoint_url}/v2/health/ready").status_code == 200:
+                        return
+                    state = "RUNNING, but /v2/health/ready does not answer 200"
+            except (httpx.HTTPError, ValueError) as error:
+                state = f"no answer ({error!r})"
+            note(state)
+            time.sleep(0.25)
+    raise DeployError(f"application {application!r} was not serving after {timeout_s:.0f} s; last seen: {state}")
+
+
+def _application_state(answer: Mapping[str, Any], name: str) -> str:
+    details = answer.get("applications", {}).get(name, {})
+    status = str(details.get("status", "not there yet"))
+    if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        raise DeployError(f"Ray Serve says {status} of application {name!r}: {_reasons(details)}")
+    waiting = [
+        f"{deployment} {info.get('status')}"
+        for deployment, info in details.get("deployments", {}).items()
+        if info.get("status") != "HEALTHY"
+    ]
+    return f"{status} ({', '.join(waiting)})" if waiting else status
+
+
+def _reasons(details: Mapping[str, Any]) -> str:
+    messages = [str(details.get("message", ""))]
+    messages += [str(info.get("message", "")) for info in details.get("deployments", {}).values()]
+    return "\n".join(dict.fromkeys(message for message in messages if message)) or "no reason given"

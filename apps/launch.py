@@ -1,0 +1,180 @@
+"""The steps of `make up`, each one a command that a person could type, on a cluster that is already starting."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from apps.champion import Champion
+from apps.deploy import deploy_command, wait_until_running, write_config
+from apps.local import ROOT, LocalCluster
+from apps.ports import LOOPBACK
+from apps.process import ProcessError
+from apps.stages import Stages
+from apps.summary import print_addresses, sample_request, send, variants_table
+
+_DEPLOY_TIMEOUT_S = 120.0
+_LOAD_RATE, _LOAD_S, _LOAD_P95_MS = 20, 10, 50
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The programs behind the steps: data, so that a test can put small ones in their place."""
+
+    train: Sequence[str]
+    build: Sequence[str]
+    champion: Sequence[str]
+    load_test: Sequence[str]
+
+    @classmethod
+    def of(cls, model: str, data_dir: Path | None = None) -> "Commands":
+        def module(name: str, *arguments: str) -> list[str]:
+            return [sys.executable, "-m", name, *arguments]
+
+        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        return cls(
+            train=module("training.train", model, *data),
+            build=module("optimization.build", f"{model}@candidate", *data),
+            champion=module("apps.champion", model),
+            load_test=module(
+                "loadtests.slo",
+                f"--model={model}",
+                f"--rate={_LOAD_RATE}",
+                f"--duration={_LOAD_S}",
+                f"--p95-ms={_LOAD_P95_MS}",
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One endpoint on one cluster. Every step raises ProcessError or DeployError where it cannot be done."""
+
+    cluster: LocalCluster
+    stages: Stages
+    commands: Commands
+    model: str
+    port: int
+    config: Path = ROOT / "serve_config.yaml"
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def start_cluster(self) -> Champion | None:
+        """Wait for both servers; the registry is asked while Ray still starts."""
+        with self.stages.stage("Start Ray and MLflow") as stage:
+            self.cluster.start()
+            stage.note("MLflow")
+            self.cluster.wait_for_mlflow()
+            stage.note("looking for registered models")
+            champion = self.find_champion()
+            stage.note("Ray")
+            self.cluster.wait_for_ray()
+        return champion
+
+    def find_champion(self) -> Champion | None:
+        log_path = self.cluster.log_dir / "champion.log"
+        with log_path.open("w") as log:
+            done = subprocess.run(
+                self.commands.champion,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.cluster.environment,
+                cwd=ROOT,
+                text=True,
+                timeout=120.0,
+            )
+        if done.returncode:
+            reason = log_path.read_text()[-1000:].strip()
+            raise ProcessError(
+                f"the registry at {self.cluster.tracking_uri} could not be read ({log_path}):\n{reason}\n"
+                "If that is not the MLflow you mean, change or unset MLFLOW_TRACKING_URI."
+            )
+        return Champion.parse(done.stdout.strip().rpartition("\n")[2])
+
+    def make_models(self) -> Champion:
+        """Train the teacher and build the Release from it."""
+        self._run(f"Train the {self.model} teacher", self.commands.train, "train.log")
+        self._run("Distil, quantize, measure and register", self.commands.build, "build.log")
+        champion = self.find_champion()
+        if champion is None:
+            raise ProcessError(
+                f"the build registered no {self.model}.endpoint@champion: a gate refused it. What it measured is in "
+                f"{self.cluster.log_dir / 'build.log'} and in MLflow's run"
+            )
+        return champion
+
+    def deploy(self) -> None:
+        config = self.cluster.state_dir / "serve_config.yaml"
+        application = write_config(self.config, config, model=self.model, port=self.port)
+        dashboard_url = self.cluster.ray.dashboard_url
+        self._run("Deploy with serve deploy", deploy_command(config, dashboard_url), "deploy.log")
+        with self.stages.stage("Wait for the replicas") as stage:
+            wait_until_running(
+                dashboard_url, application, self.endpoint_url, timeout_s=_DEPLOY_TIMEOUT_S, note=stage.note
+            )
+
+    def predict(self) -> str:
+        """Send the sample, show the answer, return the curl line that sends it again."""
+        request = sample_request(self.endpoint_url, self.model)
+        with self.stages.stage("First prediction"):
+            started = time.monotonic()
+            answer = send(request)
+            took_ms = 1000 * (time.monotonic() - started)
+        self.stages.console.print(f"  {json.dumps(answer)[:300]}  ({took_ms:.0f} ms)", markup=False, highlight=False)
+        return request.curl
+
+    def load_test(self) -> None:
+        """A missed objective is said, not fatal: the endpoint serves."""
+        out = self.cluster.state_dir / "loadtest"
+        title = f"Load test: {_LOAD_RATE} requests/s for {_LOAD_S} s"
+        command = [*self.commands.load_test, f"--url={self.endpoint_url}", f"--out={out}"]
+        status = self._run(title, command, "loadtest.log", check=False)
+        console = self.stages.console
+        if status in (0, 1):
+            console.print(f"  {_load_text(json.loads((out / 'slo.json').read_text()))}", highlight=False)
+        if status == 1:
+            console.print(f"[yellow]! p95 is to be at most {_LOAD_P95_MS} ms with no failure: missed[/yellow]")
+        elif status:
+            log = self.cluster.log_dir / "loadtest.log"
+            console.print(f"[yellow]! the load test could not be run: see {escape(str(log))}[/yellow]")
+
+    def show(self, champion: Champion, curl: str) -> None:
+        console = self.stages.console
+        console.print()
+        console.print(variants_table(champion.release, champion.rows))
+        addresses = {
+            "Endpoint": f"{self.endpoint_url}/",
+            "OpenAPI": f"{self.endpoint_url}/docs",
+            "Ray dashboard": self.cluster.ray.dashboard_url,
+            "MLflow": self.cluster.tracking_uri,
+            "Load test report": (self.cluster.state_dir / "loadtest" / "slo.html").as_uri(),
+            "Logs": str(self.cluster.log_dir),
+        }
+        print_addresses(console, addresses, curl)
+
+    def _run(self, title: str, command: Sequence[str], log_name: str, *, check: bool = True) -> int:
+        return self.stages.run(
+            title,
+            command,
+            env=self.cluster.environment,
+            log_path=self.cluster.log_dir / log_name,
+            cwd=ROOT,
+            check=check,
+        )
+
+
+def _load_text(report: dict[str, Any]) -> str:
+    summary = report["summary"]
+    latency = summary["latency_ms"]
+    # Absent (None) where so many requests failed that the quantile has no value.
+    p50, p95 = (f"{latency[name]:.1f} ms" if latency[name] is not None else "never" for name in ("p50", "p95"))
+    return f"{summary['requests']} requests, {summary['failed']} failed, p50 {p50}, p95 {p95}"

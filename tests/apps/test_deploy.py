@@ -1,0 +1,100 @@
+"""Deploying: the config that is sent, and how Serve's states are read."""
+
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from apps.deploy import DeployError, wait_until_running, write_config
+
+SERVE_STATE = "/api/serve/applications/"
+
+
+@contextmanager
+def answering(pages):
+    """A server that gives each path its list of (status, JSON) in turn, the last one for ever."""
+
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            turns = pages[self.path]
+            status, body = turns.pop(0) if len(turns) > 1 else turns[0]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def serve_says(status, **details):
+    return (200, {"applications": {"tandem": {"status": status, **details}}})
+
+
+def wait(url, timeout_s=10.0):
+    notes = []
+    wait_until_running(url, "tandem", url, timeout_s=timeout_s, note=notes.append)
+    return notes
+
+
+def test_the_config_gets_model_port_and_loopback_and_keeps_the_rest(tmp_path):
+    source = tmp_path / "source.yaml"
+    source.write_text(
+        "http_options: {host: 0.0.0.0, request_timeout_s: 9}\n"
+        "applications:\n- {name: tandem, import_path: 'apps.graph:build', args: {model: digits, slo: 1}}\n"
+    )
+    assert write_config(source, tmp_path / "target.yaml", model="cifar10", port=8001) == "tandem"
+    config = yaml.safe_load((tmp_path / "target.yaml").read_text())
+    assert config["http_options"] == {"host": "127.0.0.1", "port": 8001, "request_timeout_s": 9}
+    assert config["applications"][0]["args"] == {"model": "cifar10", "slo": 1}
+    assert config["applications"][0]["import_path"] == "apps.graph:build"
+
+
+def test_a_config_without_application_is_refused(tmp_path):
+    source = tmp_path / "source.yaml"
+    source.write_text("http_options: {}\n")
+    with pytest.raises(DeployError, match=r"source\.yaml .* exactly one"):
+        write_config(source, tmp_path / "target.yaml", model="digits", port=8000)
+
+
+def test_waiting_ends_when_serve_runs_and_the_endpoint_is_ready():
+    pages = {
+        SERVE_STATE: [
+            (200, {"applications": {}}),
+            serve_says("DEPLOYING", deployments={"Teacher": {"status": "UPDATING"}}),
+            serve_says("RUNNING", deployments={"Teacher": {"status": "HEALTHY"}}),
+        ],
+        "/v2/health/ready": [(503, {}), (200, {})],
+    }
+    with answering(pages) as url:
+        notes = wait(url)
+    assert notes[0] == "not there yet"
+    assert "DEPLOYING (Teacher UPDATING)" in notes
+    assert any("does not answer 200" in note for note in notes)
+
+
+@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
+def test_a_failed_deployment_is_told_with_serves_own_reasons(status):
+    deployments = {"Teacher": {"status": "UNHEALTHY", "message": "no such Release"}}
+    pages = {SERVE_STATE: [serve_says(status, message="build failed", deployments=deployments)]}
+    reasons = rf"{status}[\s\S]*build failed[\s\S]*no such Release"
+    with answering(pages) as url, pytest.raises(DeployError, match=reasons):
+        wait(url)
+
+
+def test_waiting_has_a_limit_and_says_what_it_saw_last():
+    last_seen = "after 1 s; last seen: DEPLOYING"
+    with answering({SERVE_STATE: [serve_says("DEPLOYING")]}) as url, pytest.raises(DeployError, match=last_seen):
+        wait(url, timeout_s=0.6)

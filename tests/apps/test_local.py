@@ -1,0 +1,104 @@
+"""The local cluster: ready inside its block, on loopback, and gone without a trace after it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from apps.local import ROOT, LocalCluster, base_environment, default_num_cpus
+
+
+def processes_mentioning(*texts):
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if any(text in command for text in texts):
+            found.append(process)
+    return found
+
+
+def test_addresses_of_another_cluster_do_not_reach_ours(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    env = base_environment()
+    assert "RAY_ADDRESS" not in env
+    assert "RAY_JOB_CONFIG_JSON_ENV_VAR" not in env
+    assert env["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_the_code_is_importable_and_loopback_bypasses_proxies(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    env = base_environment()
+    assert env["PYTHONPATH"] == f"{ROOT}{os.pathsep}/somewhere"
+    assert env["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+
+
+def test_a_small_machine_has_room_for_training_beside_serving(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert default_num_cpus() >= 4
+
+
+def test_another_mlflow_is_used_where_one_is_named(tmp_path):
+    cluster = LocalCluster(tmp_path, tracking_uri="http://127.0.0.1:5999")
+    assert cluster.mlflow is None
+    assert cluster.environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5999"
+    cluster.stop()
+    assert not cluster.ray.temp_dir.exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_both_servers_answer_inside_the_block_and_are_gone_after_it(tmp_path):
+    with LocalCluster(tmp_path, num_cpus=2) as cluster:
+        env = cluster.environment
+        version = httpx.get(f"{env['RAY_DASHBOARD_ADDRESS']}/api/version", trust_env=False).json()
+        assert version["ray_version"]
+        assert httpx.get(f"{env['MLFLOW_TRACKING_URI']}/health", trust_env=False).text == "OK"
+        family = psutil.Process().children(recursive=True)
+        names = {process.name() for process in family}
+        assert {"gcs_server", "raylet"} <= names
+        assert listeners_off_loopback(family) == []
+    assert [process for process in family if process.is_running()] == []
+    assert processes_mentioning(str(cluster.ray.temp_dir), str(tmp_path)) == []
+    assert not cluster.ray.temp_dir.exists()
+    assert (tmp_path / "mlflow.db").exists()
+    assert (tmp_path / "logs" / "ray" / "gcs_server.out").exists()
+
+
+def listeners_off_loopback(processes):
+    return [
+        (process.name(), connection.laddr)
+        for process in processes
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+    ]
+
+
+@pytest.mark.long
+def test_a_killed_parent_takes_the_cluster_with_it(tmp_path):
+    script = f"""
+import pathlib, time
+from apps.local import LocalCluster
+with LocalCluster(pathlib.Path({str(tmp_path)!r}), num_cpus=2) as cluster:
+    print(cluster.ray.temp_dir, flush=True)
+    time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    temp_dir = parent.stdout.readline().strip()
+    assert Path(temp_dir).is_dir()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 30.0
+    while (left := processes_mentioning(temp_dir, str(tmp_path))) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []

@@ -1,0 +1,58 @@
+"""Ports: what is free, and who holds one that is not."""
+
+import os
+import socket
+
+import pytest
+
+from apps.ports import family_of, find_holder, free_block, is_free, pick_port
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_listened_port_is_not_free(taken_port):
+    assert not is_free(taken_port)
+
+
+def test_a_port_held_on_all_interfaces_is_not_free_on_loopback():
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        assert not is_free(server.getsockname()[1])
+
+
+def test_a_block_is_free_from_end_to_end():
+    first = free_block(20)
+    assert all(is_free(port) for port in range(first, first + 20))
+
+
+def test_the_preferred_port_is_picked_only_when_free(taken_port):
+    free = free_block(1)
+    assert pick_port(free) == free
+    assert pick_port(taken_port) != taken_port
+
+
+def test_the_holder_of_a_port_is_named_with_its_pid(taken_port):
+    holder = find_holder(taken_port)
+    assert holder.pid == os.getpid()
+    assert holder.family == "Python"
+    assert str(os.getpid()) in str(holder)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "family"),
+    [
+        ("docker-proxy", "/usr/bin/docker-proxy -proto tcp", "Docker"),
+        ("ray::ProxyActor", "ray::ProxyActor", "Ray"),
+        ("raylet", "/x/raylet --raylet_socket_name=/tmp", "Ray"),
+        ("python3.11", "/home/node/bin/python3.11 -m http.server 8000", "Python"),
+        ("python", "/x/python -m mlflow server --port 8000", "MLflow"),
+        ("nginx", "nginx: worker process", "nginx"),
+        ("node", "node server.js", "Node.js"),
+        ("caddy", "caddy run", "caddy"),
+    ],
+)
+def test_processes_are_named_by_their_family(name, command, family):
+    assert family_of(name, command) == family
