@@ -191,6 +191,8 @@ def test_the_temperature_is_fitted_on_the_rows_passed_for_it() -> None:
         student, teacher, labels, temperature_logits_MC=student[:200] * 5, temperature_labels_M=labels[:200]
     )
     assert found.temperature == pytest.approx(fit_temperature(student[:200] * 5, labels[:200]))
+    hotter = Rows.score(student, teacher, labels, 2 * found.temperature)
+    assert (hotter.confidence < Rows.score(student, teacher, labels, found.temperature).confidence).all()
 
 
 def test_a_lower_harm_defers_more() -> None:

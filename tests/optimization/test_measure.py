@@ -1,6 +1,6 @@
 import json
-import time
 from collections.abc import Callable
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -9,38 +9,56 @@ from optimization.measure import BatchLatency, Latency, Speedup, describe_host, 
 from training.encoding import Array
 
 
-def _sleeper(seconds: float, log: list[str], name: str) -> Callable[[Array], Array]:
-    def run(batch: Array) -> Array:
-        log.append(f"{name}{len(batch)}")
-        time.sleep(seconds)
-        return batch
+class Clock:
+    """Stands in for the clock: only the runners that it makes let time pass."""
 
-    return run
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 0
+        self.log: list[str] = []
+        monkeypatch.setattr("time.perf_counter_ns", lambda: self.now_ns)
+
+    def runner(self, name: str, *taken_ms: float) -> Callable[[Array], Array]:
+        """A Runner whose calls take each of `taken_ms` in turn."""
+        turns = cycle(taken_ms)
+
+        def run(batch: Array) -> Array:
+            self.log.append(f"{name}{len(batch)}")
+            self.now_ns += round(next(turns) * 1e6)
+            return batch
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 def _latency(*round_p50_ms: float) -> Latency:
     return Latency((BatchLatency(1, round_p50_ms[0], round_p50_ms[0], round_p50_ms, len(round_p50_ms)),))
 
 
-def test_rounds_interleave_the_runners_and_rotate_their_order() -> None:
-    log: list[str] = []
-    runners = {name: _sleeper(0, log, name) for name in "ABC"}
+def test_rounds_interleave_the_runners_and_rotate_their_order(clock: Clock) -> None:
+    runners = {name: clock.runner(name, 1) for name in "ABC"}
     measure_latency(runners, lambda n: np.zeros((n, 2)), batch_sizes=(1,), rounds=3, calls=1, warmup=1)
-    assert log[:3] == ["A1", "B1", "C1"], "every runner is warmed up before the clock starts"
-    assert "".join(entry[0] for entry in log[3:]) == "ABC" + "BCA" + "CAB"
+    assert clock.log[:3] == ["A1", "B1", "C1"], "every runner is warmed up before the clock starts"
+    assert "".join(entry[0] for entry in clock.log[3:]) == "ABC" + "BCA" + "CAB"
 
 
-def test_latency_counts_calls_and_covers_what_a_call_takes() -> None:
-    log: list[str] = []
-    runners = {"slow": _sleeper(0.004, log, "s"), "fast": _sleeper(0.001, log, "f")}
-    taken = measure_latency(runners, lambda n: np.zeros((n, 2)), batch_sizes=(1, 8), rounds=7, calls=2)
+def test_latency_summarizes_the_timed_calls_of_each_batch_size(clock: Clock) -> None:
+    # The first call at each batch size is the warm-up, which is not counted.
+    runners = {"slow": clock.runner("s", 900, 4, 4, 10), "fast": clock.runner("f", 100, 2, 1, 2)}
+    taken = measure_latency(runners, lambda n: np.zeros((n, 2)), batch_sizes=(8,), rounds=6, calls=3, warmup=1)
     slow = taken["slow"].at(8)
-    assert slow.calls == 14
-    assert len(slow.round_p50_ms) == 7
-    assert 4 <= slow.p50_ms <= slow.p95_ms
-    assert slow.spread_ms[0] <= slow.p50_ms <= slow.spread_ms[1]
-    assert speedup(taken["slow"], taken["fast"], 8).is_faster
-    assert "s8" in log and "f1" in log
+    assert slow.calls == 18
+    assert len(slow.round_p50_ms) == 6
+    # 18 calls from the second on: 4 4 10 / 900 4 4 / 10 900 4 / 4 10 900 / 4 4 10 / 900 4 4.
+    assert slow.round_p50_ms == (4, 4, 10, 10, 4, 4)
+    assert slow.p50_ms == 4
+    assert slow.p95_ms == 900
+    assert slow.spread_ms == (4, 10)
+    assert speedup(taken["slow"], taken["fast"], 8).ratio == 2
+    assert set(clock.log) == {"s8", "f8"}
 
 
 def test_a_batch_size_not_measured_is_named() -> None:
@@ -112,6 +130,12 @@ def test_parity_sees_what_only_large_batches_do() -> None:
     assert found.flips == 6
     assert found.max_abs_diff == 2.0
     assert parity(lambda batch: batch, lambda batch: batch, inputs).max_abs_diff == 0.0
+
+
+def test_a_row_that_flips_at_any_batch_size_counts() -> None:
+    inputs = np.eye(6)
+    found = parity(lambda batch: batch, lambda batch: -batch if len(batch) == 1 else batch, inputs, batch_sizes=(1, 6))
+    assert found.flips == 6
 
 
 def test_a_candidate_that_answers_nan_is_infinitely_far() -> None:

@@ -58,6 +58,10 @@ def test_complete_certainty_falls_into_the_last_bin() -> None:
     assert binned.ece == 0.0
 
 
+def test_a_confidence_on_an_edge_falls_into_the_bin_below() -> None:
+    assert list(reliability(np.array([[0.0, 0.0]]), np.array([0]), bins=2).counts) == [1, 0]
+
+
 def test_log_loss_stays_finite_on_a_confident_mistake() -> None:
     assert evaluate(np.array([[1000.0, 0.0]]), np.array([1]), ("a", "b")).log_loss == pytest.approx(1000.0)
 
