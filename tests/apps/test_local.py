@@ -1,6 +1,7 @@
 """The local cluster: ready inside its block, on loopback, and gone without a trace after it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,4 +102,5 @@ with LocalCluster(pathlib.Path({str(tmp_path)!r}), num_cpus=2) as cluster:
     deadline = time.monotonic() + 30.0
     while (left := processes_mentioning(temp_dir, str(tmp_path))) and time.monotonic() < deadline:
         time.sleep(0.5)
+    shutil.rmtree(temp_dir, ignore_errors=True)
     assert left == []
