@@ -25,10 +25,15 @@ def showing(plan: Plan, stream: TextIO | None = None) -> Iterator[Callable[[Prog
 @contextmanager
 def _bar(plan: Plan, stream: TextIO) -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.fields[phase]}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("{task.fields[phase]}"),
+        BarColumn(20),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
+        TextColumn("{task.description}"),
+    )
     with Bar(*columns, console=Console(file=stream)) as bar:
         task = bar.add_task("", total=plan.warmup_s + plan.duration_s, phase="warm-up")
 

@@ -81,7 +81,7 @@ def _finite(value: Any) -> Any:
 
 
 def milliseconds(value: float) -> str:
-    return f"{value:,.1f}" if math.isfinite(value) else "failed"
+    return f"{value:,.1f}" if math.isfinite(value) else "inf"
 
 
 def table(run: Run) -> list[tuple[str, str]]:
@@ -132,7 +132,7 @@ def html(run: Run, judged: Sequence[Judged]) -> str:
     ]
     verdict = "Objective met" if run.met else "Objective missed"
     words = (
-        f"p95 {milliseconds(run.summary.latency_ms.p95)}{' ms' * math.isfinite(run.summary.latency_ms.p95)} "
+        f"p95 {milliseconds(run.summary.latency_ms.p95)} ms "
         f"(at most {run.objective.p95_ms:g} ms), errors {run.summary.error_rate:.2%} "
         f"(at most {run.objective.max_error_rate:.2%})"
     )

@@ -27,6 +27,8 @@ class StubEndpoint:
         self.stall: tuple[int, float] | None = None
         self.fail_every = 0
         self.status = 200
+        self.release = "digits.endpoint/1"
+        self.variant: str | None = None
         self.output_shape: list[int] | None = None
         self.input_shape = [-1, 1, 8, 8]
         self.heads: list[dict[str, Any]] = []
@@ -59,9 +61,9 @@ class StubEndpoint:
         pixels = body[head_bytes:] or bytes(tensor["data"])
         images = [pixels[start : start + 64] for start in range(0, len(pixels), 64)]
         logits = [float(c == self._class_of[image]) for image in images for c in range(10)]
-        variant = "teacher" if number % 4 == 0 else "student"
-        headers = {"x-tandem-variant": variant, "x-tandem-release": "digits.endpoint/1"}
-        headers["x-tandem-reason"] = {"teacher": "deferred", "student": "confident"}[variant]
+        variant = self.variant or ("teacher" if number % 4 == 0 else "student")
+        headers = {"x-tandem-variant": variant, "x-tandem-release": self.release}
+        headers["x-tandem-reason"] = "deferred" if variant == "teacher" else "confident"
         return self._answer(logits, head["outputs"][0], headers)
 
     def _answer(self, logits: list[float], wanted: dict[str, Any], headers: dict[str, str]) -> web.Response:

@@ -43,9 +43,9 @@ def test_latency_counts_from_the_schedule_so_waiting_behind_a_stall_is_included(
     plan = Plan(rate=50, duration_s=1, arrivals="uniform")
     latencies_ms = [outcome.latency_ms or 0.0 for outcome in run_open_loop(endpoint.url, requests, plan)]
     # One request was held for 500 ms; the one 10 arrivals (200 ms) later still waits for the rest of it.
-    assert latencies_ms[9] == pytest.approx(500, abs=120)
-    assert latencies_ms[19] == pytest.approx(300, abs=120)
-    assert latencies_ms[45] < 150
+    assert latencies_ms[9] > 450
+    assert 250 < latencies_ms[19] < latencies_ms[9]
+    assert latencies_ms[45] < 250
 
 
 def test_warmup_is_sent_but_not_counted(endpoint: Any, requests: list[InferRequest]) -> None:
@@ -83,7 +83,7 @@ def test_progress_is_shown_while_it_runs(endpoint: Any, requests: list[InferRequ
         sent.append(progress.sent)
 
     run_open_loop(endpoint.url, requests, Plan(rate=50, duration_s=0.6, arrivals="uniform"), show, 0.1)
-    assert len(sent) >= 4
+    assert len(sent) >= 2
     assert sent == sorted(sent) and 0 < sent[0] < sent[-1] <= 30
 
 

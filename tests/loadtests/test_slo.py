@@ -11,7 +11,7 @@ from loadtests import slo
 
 
 def run(endpoint: Any, out: Path, *more: str, rate: int = 60, duration: float = 1.0) -> tuple[int, dict[str, Any]]:
-    argv = ["--url", endpoint.url, "--rate", str(rate), "--duration", str(duration), "--warmup", "0.3"]
+    argv = ["--url", endpoint.url, "--rate", str(rate), "--duration", str(duration), "--warmup", "0.1"]
     code = slo.main([*argv, "--p95-ms", "1000", "--out", str(out), *more])
     file = out / "slo.json"
     return code, json.loads(file.read_text()) if file.exists() else {}
@@ -25,7 +25,7 @@ def test_objective_met_exits_0_and_says_the_rate_the_routes_and_the_accuracy(
     assert (code, facts["met"]) == (0, True)
     summary = facts["summary"]
     assert summary["requests"] == summary["answered"] == 60
-    assert summary["answered_rate"] == pytest.approx(60, rel=0.15)
+    assert summary["answered_rate"] == pytest.approx(60, rel=0.3)
     assert 10 <= summary["latency_ms"]["p50"] < 200
     assert summary["accuracy"] == 1.0
     assert summary["variants"]["student"] / 60 == pytest.approx(0.75, abs=0.05)
@@ -46,6 +46,17 @@ def test_report_is_complete_and_needs_no_other_file(endpoint: Any, tmp_path: Pat
     assert all(b64decode(figure).startswith(b"\x89PNG") for figure in figures)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "Objective met" in page and "digits.endpoint/1" in page
+
+
+def test_what_the_endpoint_says_is_shown_as_text(endpoint: Any, tmp_path: Path) -> None:
+    endpoint.release = "<script>alert(1)</script>"
+    endpoint.variant = "$x^{$ <b>"
+    code, facts = run(endpoint, tmp_path, duration=0.3)
+    assert code == 0
+    assert facts["summary"]["variants"] == {"$x^{$ <b>": facts["summary"]["requests"]}
+    page = (tmp_path / "slo.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page and "<b>" not in page
 
 
 def test_stalled_server_misses_the_objective_though_only_one_request_was_slow(endpoint: Any, tmp_path: Path) -> None:
