@@ -1,0 +1,53 @@
+"""AppArgs: what `args:` in serve_config.yaml may say about the application."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ReleaseArgs(BaseModel):
+    """One Release in service: an alias ("champion"), a number ("3") or both with a name ("digits.endpoint@champion").
+
+    Requests are split between Releases in proportion to `weight`.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    ref: str = Field(default="champion", pattern=r"^([\w.\-]+@)?[\w.\-]+$")
+    weight: float = Field(default=1.0, gt=0)
+
+
+class AppArgs(BaseModel):
+    """`deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
+
+    `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(default="digits", pattern=r"^[\w.\-]+$")
+    releases: list[ReleaseArgs] = Field(default_factory=lambda: [ReleaseArgs()], min_length=1, max_length=2)
+    deadline_ms: float = Field(default=40.0, gt=0)
+    reserve_ms: float = Field(default=10.0, ge=0)
+    insist_timeout_ms: float = Field(default=5_000.0, gt=0)
+    student_placement: Literal["ingress", "deployment"] = "ingress"
+    max_rows: int = Field(default=256, ge=1)
+    max_body_bytes: int = Field(default=8_000_000, ge=1_000)
+    max_batch_rows: int = Field(default=32, ge=1)
+    max_queue_rows: int = Field(default=512, ge=1)
+    threads: int = Field(default=1, ge=1)
+    cache_dir: str = "~/.cache/tandem"
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.reserve_ms >= self.deadline_ms:
+            raise ValueError(
+                f"reserve_ms is {self.reserve_ms} and deadline_ms {self.deadline_ms}: "
+                "the reserve must be smaller, or the teacher is never asked"
+            )
+        if self.max_rows > self.max_queue_rows:
+            raise ValueError(
+                f"max_rows is {self.max_rows} and max_queue_rows {self.max_queue_rows}: "
+                "a queue must hold at least one request of the largest size"
+            )
+        return self

@@ -1,0 +1,48 @@
+"""Load a Version from the registry into a Batcher that is warm."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from apps.batcher import Batcher, BatchLimits
+from optimization.runner import open_runner
+from training.artifact import Artifact, load_artifact
+from training.encoding import Array, Encoding, TextEncoding
+from training.registry import Registry, Version
+
+# A text model's pace is learned on texts of this many tokens, and corrected by live ones.
+WARM_UP_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What a replica needs to load its model by itself; small enough to be sent to it."""
+
+    version: Version
+    tracking_uri: str
+    cache_dir: str
+    limits: BatchLimits
+    threads: int
+
+    def fetch(self) -> Artifact:
+        """The verified Artifact; raises RegistryError or ArtifactError."""
+        registry = Registry(self.tracking_uri)
+        return load_artifact(registry.fetch(self.version, Path(self.cache_dir).expanduser()))
+
+
+def open_batcher(artifact: Artifact, source: ModelSource) -> Batcher:
+    """A Batcher over the Artifact's Runner, which has run every batch size already."""
+    encoding = artifact.manifest.encoding
+    pad_id = encoding.pad_id if isinstance(encoding, TextEncoding) else 0
+    batcher = Batcher(open_runner(artifact, source.threads), source.limits, pad_id)
+    batcher.warm_up(sample_row(encoding))
+    return batcher
+
+
+def sample_row(encoding: Encoding) -> Array:
+    """A row without meaning that the model accepts."""
+    spec = encoding.input_spec
+    if isinstance(encoding, TextEncoding):
+        return np.full(min(encoding.max_tokens, WARM_UP_TOKENS), 1, dtype=spec.dtype)
+    return np.zeros(spec.shape[1:], dtype=spec.dtype)

@@ -1,0 +1,29 @@
+"""What tests of every package share: one live cluster a session, and tiny models whose answers can be foretold."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from apps.local import LocalCluster
+
+NUM_CPUS = 4
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]":
+    """A Ray head and an MLflow server of this session's own; processes reach them through `cluster.environment`."""
+    from apps.local import LocalCluster
+
+    state_dir: Path = tmp_path_factory.mktemp("cluster")
+    with LocalCluster(state_dir, num_cpus=NUM_CPUS) as started:
+        before = dict(os.environ)
+        os.environ.update(started.environment)
+        try:
+            yield started
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
