@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from optimization.cascade import Calibration, calibrate
 from optimization.comparison import Comparison, compare
 from optimization.distill import Distillation
 from optimization.gate import Verdict, gate_release, gate_student
 from optimization.release import RELEASE_FILE, Release, VersionRef, endpoint_name, write_release
+from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
@@ -223,8 +226,7 @@ def main() -> None:
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
     except ValueError as error:
         sys.exit(f"optimization.build: {error}")
-    for row in comparison["rows"]:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    Console().print(comparison_table(release.reference, comparison))
     if not passed:
         sys.exit(f"{release.reference} did not pass its gate; it is registered as candidate, the champion stays. "
                  "The build run's report.html in MLflow says which check failed")  # fmt: skip

@@ -45,6 +45,7 @@ class Registry:
         if not address:
             raise RegistryError("MLFLOW_TRACKING_URI is not set: set it to the address that `make up` prints")
         _require_reachable(address)
+        _quiet_mlflow()
         from mlflow import MlflowClient
 
         self.tracking_uri = address
@@ -216,6 +217,13 @@ def _version(entity: Any) -> Version:
     if digest is None:
         raise RegistryError(f"{entity.name}@{entity.version} was not published by Tandem: it has no digest tag")
     return Version(entity.name, int(entity.version), digest, entity.run_id, tags)
+
+
+def _quiet_mlflow() -> None:
+    """MLflow tells every step of an upload on the terminal; what matters to a user, our commands say themselves."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 
 def _require_reachable(address: str) -> None:
