@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 NUM_CPUS = 4
 
+# Warnings are errors, save those that a library raises in its own code and of its own doing.
+WARNINGS_OF_LIBRARIES = ("ignore:Using extra keyword arguments on `Field`:DeprecationWarning:ray",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in WARNINGS_OF_LIBRARIES:
+        config.addinivalue_line("filterwarnings", line)
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]":

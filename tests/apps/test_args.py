@@ -1,0 +1,40 @@
+import pytest
+from pydantic import ValidationError
+
+from apps.args import AppArgs
+
+
+def test_the_champion_of_digits_is_served_by_default():
+    args = AppArgs()
+    assert args.model == "digits"
+    assert [(item.ref, item.weight) for item in args.releases] == [("champion", 1.0)]
+
+
+@pytest.mark.parametrize("ref", ["champion", "3", "digits.endpoint@champion", "digits.endpoint@12"])
+def test_a_release_is_named_by_alias_number_or_both(ref):
+    assert AppArgs(releases=[{"ref": ref}]).releases[0].ref == ref
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"modle": "digits"}, "Extra inputs"),
+        ({"releases": [{"ref": "champion", "wieght": 2}]}, "Extra inputs"),
+        ({"releases": []}, "at least 1"),
+        ({"releases": [{}, {}, {}]}, "at most 2"),
+        ({"releases": [{"weight": 0}]}, "greater than 0"),
+        ({"releases": [{"weight": float("nan")}]}, "finite"),
+        ({"releases": [{"ref": "a@b@c"}]}, "pattern"),
+        ({"releases": [{"ref": "../x"}]}, "pattern"),
+        ({"model": ""}, "pattern"),
+        ({"model": "a/b"}, "pattern"),
+        ({"deadline_ms": 0}, "greater than 0"),
+        ({"deadline_ms": 10, "reserve_ms": 10}, "the reserve must be smaller"),
+        ({"max_rows": 1000, "max_queue_rows": 10}, "largest size"),
+        ({"student_placement": "elsewhere"}, "ingress"),
+        ({"threads": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        AppArgs(**wrong)
