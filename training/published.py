@@ -197,17 +197,19 @@ def download(url: str, target: Path, sha256: str, timeout_s: float = 1800, stall
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = _fetch(url, part, timeout_s, stall_s)
-        if found != sha256:
-            raise DownloadError(f"{url} gave a file with sha256 {found}, expected {sha256}: it was not kept")
-        part.replace(target)
+        try:
+            found = _fetch(url, part, timeout_s, stall_s)
+            if found != sha256:
+                raise DownloadError(f"{url} gave a file with sha256 {found}, expected {sha256}: it was not kept")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     except (OSError, HTTPException) as error:
         raise DownloadError(
             f"{url} could not be fetched to {target.parent}: {error}. Check network and folder and run again, "
             f"or put {target.name} there yourself"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
         if created and target.parent.is_dir() and not any(target.parent.iterdir()):
             target.parent.rmdir()
 

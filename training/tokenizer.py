@@ -11,18 +11,18 @@ from typing import Any
 PAD_TOKEN, UNKNOWN_TOKEN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
 
-# What web scrapers left of HTML, often without its ampersand. Every pattern is bounded: a request may
-# hold 100,000 characters, and an open `\s*` before a literal would take quadratic time on blanks.
+# What web scrapers left of HTML, often without its ampersand: apostrophes, ampersands, then all that is no text
+# (tags in either spelling, quotes and other entities, and the backslash that stands for a line break).
+# Few patterns, since each walks the whole text again; all bounded, since a request may hold 100,000
+# characters, and an open `\s*` before a literal would take quadratic time on blanks.
 _REPLACEMENTS: tuple[tuple[str, str], ...] = (
-    (r" ?&?(#0?39|#146|#8217|apos|rsquo);", "'"),
-    (r"&?(#34|#147|#148|#8220|#8221|quot|ldquo|rdquo);", '"'),
-    (r"&?#0?36;", "$"),
-    (r"&lt;", "<"),
-    (r"&gt;", ">"),
-    (r"<[^<>]{0,200}>", " "),
-    (r"&?(amp|#0?38);", "&"),
-    (r"&?(#x?[0-9a-f]{1,5}|nbsp|hellip|mdash|ndash);", " "),
-    (r"\\", " "),
+    (" ?&?(?:#0?39|#146|#8217|apos|rsquo);|[\u2018\u2019]", "'"),
+    (r"&?(?:amp|#0?38);", "&"),
+    (
+        r"&lt;(?:(?!&[lg]t;).){0,200}&gt;|<[^<>]{0,200}>|\\"
+        r"|&?(?:#x?[0-9a-f]{1,5}|[lg]t|nbsp|quot|[lr]dquo|hellip|[mn]dash);",
+        " ",
+    ),
 )
 
 
@@ -70,7 +70,7 @@ def _normalizer() -> Any:
 
     return normalizers.Sequence(
         [
-            normalizers.NFKD(),
+            normalizers.NFD(),
             normalizers.StripAccents(),
             normalizers.Lowercase(),
             *(normalizers.Replace(Regex(pattern), content) for pattern, content in _REPLACEMENTS),
