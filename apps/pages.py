@@ -52,7 +52,8 @@ def add_pages(app: FastAPI) -> None:
     files = swagger_files()
     if files is not None:
         app.mount("/docs/files", StaticFiles(directory=files))
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    if STATIC.is_dir():
+        app.mount("/static", StaticFiles(directory=STATIC))
 
 
 def swagger_files() -> Path | None:

@@ -87,6 +87,11 @@ def add_errors(app: FastAPI, service: Service) -> None:
         headers = dict(error.headers) if error.headers else None
         return failed(request, error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", headers)
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Starlette logs it with its traceback; the client is not shown the inside of the server.
+        return failed(request, 500, "an unforeseen error; the server's log has it")
+
 
 def add_health(app: FastAPI) -> None:
     @app.get("/v2/health/live", tags=["health"], response_class=Response)
