@@ -33,15 +33,41 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Teacher and student in tandem; `deferral` is the share of rows that the teacher answers."""
+
+    accuracy: float
+    deferral: float
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Self:
+        return cls(data["accuracy"], data["deferral"])
+
+
+@dataclass(frozen=True)
 class Champion:
+    """`rows` is empty and `pair` None where the Release came without a table."""
+
     release: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    pair: Pair | None = None
+    report_rows: int = 0
 
     @classmethod
     def parse(cls, line: str) -> Self | None:
         """The inverse of `main`'s output."""
         data = json.loads(line)
-        return None if data is None else cls(data["release"], tuple(Row.read(row) for row in data["rows"]))
+        return None if data is None else cls.read(data["release"], data)
+
+    @classmethod
+    def read(cls, release: str, comparison: dict[str, Any]) -> Self:
+        pair = comparison.get("pair")
+        return cls(
+            release,
+            tuple(Row.read(row) for row in comparison["rows"]),
+            Pair.read(pair) if pair else None,
+            comparison.get("report_rows", 0),
+        )
 
 
 def find_champion(registry: "Registry", model: str) -> Champion | None:
@@ -55,10 +81,10 @@ def find_champion(registry: "Registry", model: str) -> Champion | None:
             return None
         raise
     try:
-        rows = json.loads(registry.read_artifact(version.run_id, COMPARISON_FILE))
+        comparison = json.loads(registry.read_artifact(version.run_id, COMPARISON_FILE))
     except RegistryError:
-        rows = []  # a Release that another tool registered serves as well without the table
-    return Champion(version.reference, tuple(Row.read(row) for row in rows))
+        return Champion(version.reference)  # a Release that another tool registered serves as well without the table
+    return Champion.read(version.reference, comparison)
 
 
 def main(model: str) -> None:

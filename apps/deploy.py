@@ -15,8 +15,8 @@ class DeployError(RuntimeError):
     """Ray Serve could not bring the application up, or not in time."""
 
 
-def write_config(source: Path, target: Path, *, model: str, port: int) -> str:
-    """Write `source` to `target` with this model, port and loopback as host; returns the application's name.
+def write_config(source: Path, target: Path, *, port: int, args: Mapping[str, object]) -> str:
+    """Write `source` to `target` with this port on loopback and these arguments; returns the application's name.
 
     Raises DeployError where `source` is not a Serve config with one application.
     """
@@ -26,7 +26,7 @@ def write_config(source: Path, target: Path, *, model: str, port: int) -> str:
         raise DeployError(f"{source} must be a Serve config with exactly one entry under 'applications'")
     config["http_options"] = {**(config.get("http_options") or {}), "host": LOOPBACK, "port": port}
     application = applications[0]
-    application["args"] = {**(application.get("args") or {}), "model": model}
+    application["args"] = {**(application.get("args") or {}), **args}
     target.write_text(yaml.safe_dump(config, sort_keys=False))
     return str(application.get("name", "default"))
 

@@ -33,14 +33,16 @@ class Commands:
     load_test: Sequence[str]
 
     @classmethod
-    def of(cls, model: str, data_dir: Path | None = None) -> "Commands":
+    def of(cls, model: str, state_dir: Path, data_dir: Path | None = None) -> "Commands":
         def module(name: str, *arguments: str) -> list[str]:
             return [sys.executable, "-m", name, *arguments]
 
-        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        folders = [f"--storage={state_dir / 'train'}"]
+        if data_dir is not None:
+            folders.append(f"--data-dir={data_dir}")
         return cls(
-            train=module("training.train", model, *data),
-            build=module("optimization.build", f"{model}@candidate", *data),
+            train=module("training.train", model, *folders),
+            build=module("optimization.build", f"{model}@candidate", f"--cache-dir={state_dir / 'cache'}", *folders),
             champion=module("apps.champion", model),
             load_test=module(
                 "loadtests.slo",
@@ -114,7 +116,8 @@ class Launch:
 
     def deploy(self) -> None:
         config = self.cluster.state_dir / "serve_config.yaml"
-        application = write_config(self.config, config, model=self.model, port=self.port)
+        args = {"model": self.model, "cache_dir": str(self.cluster.cache_dir)}
+        application = write_config(self.config, config, port=self.port, args=args)
         dashboard_url = self.cluster.ray.dashboard_url
         self._run("Deploy with serve deploy", deploy_command(config, dashboard_url), "deploy.log")
         with self.stages.stage("Wait for the replicas") as stage:
@@ -150,7 +153,8 @@ class Launch:
     def show(self, champion: Champion, curl: str) -> None:
         console = self.stages.console
         console.print()
-        console.print(variants_table(champion.release, champion.rows))
+        if champion.rows:
+            console.print(variants_table(champion))
         addresses = {
             "Endpoint": f"{self.endpoint_url}/",
             "OpenAPI": f"{self.endpoint_url}/docs",

@@ -1,5 +1,6 @@
 """Stages of a long command on the terminal: a spinner with elapsed time, or plain lines in a log."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,17 @@ from apps.process import Process
 
 _POLL_S = 0.2
 _NOTE_CHARS = 70
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Ray marks a worker's lines with its class and process id.
+_WORKER = re.compile(r"^\(\w+ pid=\d+\) ")
+# What libraries say of themselves, not of the work.
+_CHATTER = re.compile(r"INFO |WARNING |Checkpoint\(filesystem|HTTP Request|^\W*$|\(TrainController ")
+
+
+def newest_line(text: str) -> str:
+    """The last line of a log that says how far the work is, or nothing."""
+    lines = (_COLOUR.sub("", line).strip() for line in reversed(text.splitlines()))
+    return next((_WORKER.sub("", line) for line in lines if not _CHATTER.search(line)), "")
 
 
 @dataclass
@@ -83,7 +95,7 @@ class Stages:
             process.start()
             try:
                 while (status := process.wait(_POLL_S)) is None:
-                    stage.note(process.tail(1))
+                    stage.note(newest_line(process.tail(10)))
             finally:
                 process.stop()
             if status and check:

@@ -1,7 +1,6 @@
 """What `make up` says when the endpoint serves: the first answer, the table of variants, the addresses, a curl line."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from apps.champion import Row
+from apps.champion import Champion
 
 SAMPLE_IMAGE = Path(__file__).with_name("static") / "sample_digit.png"
 SAMPLE_TEXT = "Oil prices climb as the central bank signals that interest rates will stay where they are"
@@ -58,12 +57,24 @@ def send(request: SampleRequest) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def variants_table(release: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{release}, as its build measured it", title_justify="left")
+def variants_table(champion: Champion) -> Table:
+    """The variants of a Release, and what they make together."""
+    caption = None
+    if champion.pair:
+        caption = (
+            f"In tandem: accuracy {champion.pair.accuracy:.2%}, the teacher answers {champion.pair.deferral:.1%}. "
+            f"Report split, {champion.report_rows} samples; latency of one sample on one thread."
+        )
+    table = Table(
+        title=f"{champion.release}, as its build measured it",
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+    )
     table.add_column("variant")
     for heading in ("accuracy", "size", "p50 ms", "p95 ms", "speed-up"):
         table.add_column(heading, justify="right")
-    for row in rows:
+    for row in champion.rows:
         table.add_row(
             row.variant,
             f"{row.accuracy:.2%}",

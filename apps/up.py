@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return up(options, Commands.of(options.model, options.data_dir), console)
+        return up(options, Commands.of(options.model, options.state_dir.resolve(), options.data_dir), console)
     except InUseError as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return IN_USE

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from apps.champion import Champion, Row, find_champion
+from apps.champion import Champion, Pair, Row, find_champion
 from training.registry import RegistryError, Version
 
 ROW = {"variant": "student int8", "accuracy": 0.97, "size_bytes": 9, "p50_ms": 0.1, "p95_ms": 0.2, "speedup": 4.0}
@@ -34,12 +34,17 @@ class FakeRegistry:
 
 
 def test_the_champion_comes_with_the_table_of_its_build():
-    found = find_champion(FakeRegistry(artifact=json.dumps([{**ROW, "flips": 3}]).encode()), "digits")
-    assert found == Champion("digits.endpoint@3", (Row(**ROW),))
+    comparison = {
+        "rows": [{**ROW, "flips": 3}],
+        "pair": {"student": "int8", "accuracy": 0.98, "deferral": 0.1},
+        "report_rows": 360,
+    }
+    found = find_champion(FakeRegistry(artifact=json.dumps(comparison).encode()), "digits")
+    assert found == Champion("digits.endpoint@3", (Row(**ROW),), Pair(0.98, 0.1), 360)
 
 
 def test_a_release_without_a_table_serves_as_well():
-    assert find_champion(FakeRegistry(), "digits") == Champion("digits.endpoint@3", ())
+    assert find_champion(FakeRegistry(), "digits") == Champion("digits.endpoint@3")
 
 
 @pytest.mark.parametrize("code", ["RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"])
@@ -53,6 +58,6 @@ def test_a_registry_in_trouble_is_not_taken_for_an_empty_one():
 
 
 def test_the_line_that_is_printed_reads_back():
-    champion = Champion("digits.endpoint@3", (Row(**ROW),))
+    champion = Champion("digits.endpoint@3", (Row(**ROW),), Pair(0.98, 0.1), 360)
     assert Champion.parse(json.dumps(asdict(champion))) == champion
     assert Champion.parse("null") is None

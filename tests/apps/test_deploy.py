@@ -49,13 +49,13 @@ def wait(url, timeout_s=10.0):
     return notes
 
 
-def test_the_config_gets_model_port_and_loopback_and_keeps_the_rest(tmp_path):
+def test_the_config_gets_port_loopback_and_arguments_and_keeps_the_rest(tmp_path):
     source = tmp_path / "source.yaml"
     source.write_text(
         "http_options: {host: 0.0.0.0, request_timeout_s: 9}\n"
         "applications:\n- {name: tandem, import_path: 'apps.graph:build', args: {model: digits, slo: 1}}\n"
     )
-    assert write_config(source, tmp_path / "target.yaml", model="cifar10", port=8001) == "tandem"
+    assert write_config(source, tmp_path / "target.yaml", port=8001, args={"model": "cifar10"}) == "tandem"
     config = yaml.safe_load((tmp_path / "target.yaml").read_text())
     assert config["http_options"] == {"host": "127.0.0.1", "port": 8001, "request_timeout_s": 9}
     assert config["applications"][0]["args"] == {"model": "cifar10", "slo": 1}
@@ -66,7 +66,7 @@ def test_a_config_without_application_is_refused(tmp_path):
     source = tmp_path / "source.yaml"
     source.write_text("http_options: {}\n")
     with pytest.raises(DeployError, match=r"source\.yaml .* exactly one"):
-        write_config(source, tmp_path / "target.yaml", model="digits", port=8000)
+        write_config(source, tmp_path / "target.yaml", port=8000, args={})
 
 
 def test_waiting_ends_when_serve_runs_and_the_endpoint_is_ready():

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from apps.process import ProcessError
-from apps.stages import Stages
+from apps.stages import Stages, newest_line
 
 
 def plain():
@@ -57,3 +57,15 @@ def test_on_a_terminal_the_stage_spins_and_leaves_one_line(tmp_path):
     assert "half [way]" in text
     assert "0:00:00" in text
     assert "✓" in text.splitlines()[-1]
+
+
+def test_the_newest_telling_line_is_found_among_the_libraries_chatter():
+    log = (
+        "epoch 1/40\n"
+        "\x1b[36m(RayTrainWorker pid=7)\x1b[0m epoch 2/40 loss 0.5\n"
+        "(RayTrainWorker pid=7) HTTP Request: GET /health\n"
+        "2026-11-20 12:11:39,220 INFO worker.py:2029 -- Connected\n"
+        "(RayTrainWorker pid=7) Reported checkpoint=Checkpoint(filesystem=local, path=/x)\n\n"
+    )
+    assert newest_line(log) == "epoch 2/40 loss 0.5"
+    assert newest_line("INFO only\n") == ""
