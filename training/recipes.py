@@ -79,7 +79,7 @@ def cifar10_student() -> Recipe:
 def ag_news() -> Recipe:
     return Recipe(
         task="ag_news",
-        architecture=Architecture("lstm", {"vocabulary": 20_000, "embedding": 128, "hidden": 128, "dropout": 0.5}),
+        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 128, "hidden": 128, "dropout": 0.5}),
         epochs=5,
         batch_size=128,
         optimizer=Optimizer("adamw", lr=3e-3, weight_decay=0.01),
@@ -91,7 +91,7 @@ def ag_news_student() -> Recipe:
     return Recipe(
         task="ag_news",
         architecture=Architecture(
-            "bag_of_embeddings", {"vocabulary": 20_000, "embedding": 64, "hidden": 64, "dropout": 0.3}
+            "bag_of_embeddings", {"vocabulary": 16_000, "embedding": 64, "hidden": 64, "dropout": 0.3}
         ),
         epochs=8,
         batch_size=128,
