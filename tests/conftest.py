@@ -35,3 +35,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def serve_port(cluster: "LocalCluster") -> int:
+    """The port of this session's Serve: one for all tests, since a running Serve cannot change it."""
+    from apps.ports import free_block
+
+    return free_block(1)

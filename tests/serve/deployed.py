@@ -1,0 +1,54 @@
+"""An application on the session's cluster, brought there by the command that a user would type."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from apps.deploy import deploy_command, wait_until_running
+from apps.local import ROOT, LocalCluster
+
+
+@dataclass(frozen=True)
+class Deployed:
+    cluster: LocalCluster
+    url: str
+    name: str
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+
+    def replicas(self, deployment: str) -> list[dict[str, Any]]:
+        """What Serve says of the replicas that run."""
+        answer = httpx.get(f"{self.cluster.ray.dashboard_url}/api/serve/applications/", trust_env=False, timeout=30)
+        details = answer.json()["applications"][self.name]["deployments"][deployment]
+        return [replica for replica in details["replicas"] if replica["state"] == "RUNNING"]
+
+
+def deploy(cluster: LocalCluster, folder: Path, port: int, name: str, args: dict[str, Any]) -> Deployed:
+    """Deploy the shipped serve_config.yaml with other `args`, and wait until it serves."""
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    config["http_options"]["port"] = port
+    (application,) = config["applications"]
+    application["name"] = name
+    application["args"] = {**args, "cache_dir": str(cluster.cache_dir)}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = deploy_command(path, cluster.ray.dashboard_url)
+    subprocess.run(command, env=cluster.environment, cwd=ROOT, check=True, timeout=120, stdout=sys.stderr)
+    url = f"http://127.0.0.1:{port}"
+    wait_until_running(cluster.ray.dashboard_url, name, url, timeout_s=120, note=lambda state: None)
+    return Deployed(cluster, url, name)
+
+
+def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
