@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimization.cascade import Rows, clopper_pearson_lower
-from optimization.measure import Parity
+from optimization.measure import Parity, size_text
 from training.encoding import Array
 from training.evaluate import check_logits
 
@@ -138,7 +138,7 @@ def gate_student(
     flips = flip_rate(reference_N, candidate_N)
     correct = (reference_N == labels_N, candidate_N == labels_N)
     checks = [
-        non_inferior(*correct, margin, confidence, "the student", "the teacher"),
+        non_inferior(*correct, margin, confidence, "The student", "the teacher"),
         _at_most("flips", flips, max_flip_rate, "{0:.2%} of the student's answers differ from the teacher's"),
         _at_most(
             "parent_flips",
@@ -149,7 +149,7 @@ def gate_student(
         _smaller(size_bytes, reference_size_bytes),
     ]
     if max_parent_abs_diff is not None:
-        sentence = "logits differ by up to {0:.2g} from those of the student before compression"
+        sentence = "Logits differ by up to {0:.2g} from those of the student before compression"
         checks.append(
             _at_most("parent_difference", parent_parity.max_abs_diff, max_parent_abs_diff, sentence, "{0:.2g}")
         )
@@ -189,7 +189,7 @@ def gate_release(
     )
     return Verdict(
         (
-            non_inferior(rows.teacher_correct, cascade_correct_N, margin, confidence, "the pair", "the teacher alone"),
+            non_inferior(rows.teacher_correct, cascade_correct_N, margin, confidence, "The pair", "the teacher alone"),
             harm,
         )
     )
@@ -200,7 +200,7 @@ def non_inferior(
     candidate_correct: NDArray[np.bool_],
     margin: float,
     confidence: float = CONFIDENCE,
-    candidate: str = "the candidate",
+    candidate: str = "The candidate",
     reference: str = "the reference",
 ) -> Check:
     """Passes when the lower bound of candidate minus reference accuracy is at least -`margin`."""
@@ -208,7 +208,7 @@ def non_inferior(
     paired = paired_difference(reference_correct, candidate_correct, confidence)
     if paired.rows < needed:
         sentence = (
-            f"too few rows: {paired.rows}; at least {needed} are needed to show at {confidence:.0%} confidence "
+            f"Too few rows: {paired.rows}; at least {needed} are needed to show at {confidence:.0%} confidence "
             f"that no more than {margin * 100:.3g} points are lost"
         )
         return Check("non_inferior", False, paired.lower, -margin, sentence)
@@ -229,7 +229,7 @@ def _smaller(size_bytes: int, reference_size_bytes: int) -> Check:
     if size_bytes < 1 or reference_size_bytes < 1:
         raise ValueError(f"sizes are {size_bytes} and {reference_size_bytes} bytes: an Artifact holds at least one")
     sentence = (
-        f"{size_bytes / 1e6:.3g} MB against the teacher's {reference_size_bytes / 1e6:.3g} MB, "
+        f"{size_text(size_bytes)} against the teacher's {size_text(reference_size_bytes)}, "
         f"{reference_size_bytes / size_bytes:.2f} times smaller"
     )
     return Check("smaller", size_bytes < reference_size_bytes, float(size_bytes), float(reference_size_bytes), sentence)

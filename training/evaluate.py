@@ -118,7 +118,7 @@ def evaluate(logits_BC: Array, labels_B: Array, class_names: Sequence[str]) -> E
         macro_precision=float(precision_C.mean()),
         macro_recall=float(recall_C.mean()),
         macro_f1=float(f1_C.mean()),
-        ece=reliability(logits_BC, labels_B).ece,
+        ece=reliability_bins(logits_BC, labels_B).ece,
         log_loss=float(-log_probabilities_BC[np.arange(rows), labels_B].mean()),
         classes=tuple(
             ClassScore(name, float(precision_C[i]), float(recall_C[i]), float(f1_C[i]), int(support_C[i]))
@@ -130,7 +130,7 @@ def evaluate(logits_BC: Array, labels_B: Array, class_names: Sequence[str]) -> E
     )
 
 
-def reliability(logits_BC: Array, labels_B: Array, bins: int = RELIABILITY_BINS) -> Reliability:
+def reliability_bins(logits_BC: Array, labels_B: Array, bins: int = RELIABILITY_BINS) -> Reliability:
     """How often the model is right at each level of its confidence (its largest softmax)."""
     check_logits(logits_BC, labels_B)
     confidence_B = softmax(logits_BC).max(axis=1)

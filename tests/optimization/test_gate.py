@@ -81,7 +81,7 @@ def test_too_few_rows_are_refused_even_without_a_lost_row(margin: float, needed:
     assert non_inferior(*_pair(needed, 0, 0), margin).passed
     check = non_inferior(*_pair(needed - 1, 0, 0), margin)
     assert not check.passed
-    assert check.sentence.startswith(f"too few rows: {needed - 1}; at least {needed} are needed")
+    assert check.sentence.startswith(f"Too few rows: {needed - 1}; at least {needed} are needed")
 
 
 def test_non_inferiority_is_told_from_a_loss_beyond_the_margin() -> None:

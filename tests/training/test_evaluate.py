@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training.encoding import Array
-from training.evaluate import clopper_pearson, evaluate, predict_in_batches, reliability
+from training.evaluate import clopper_pearson, evaluate, predict_in_batches, reliability_bins
 
 NAMES = ("cat", "dog", "eel")
 
@@ -46,20 +46,20 @@ def test_a_class_that_never_occurs_scores_zero_without_a_warning() -> None:
 def test_calibration_error_weighs_each_bin_by_its_rows() -> None:
     logits = np.concatenate([_logits_of([0] * 30, 0.95), _logits_of([0] * 10, 0.45)])
     labels = np.array([0] * 30 + [1] * 10)
-    binned = reliability(logits, labels)
+    binned = reliability_bins(logits, labels)
     assert binned.ece == pytest.approx((30 * 0.05 + 10 * 0.45) / 40, abs=1e-6)
     assert sorted(binned.counts)[-2:] == [10, 30]
     assert np.isnan(binned.accuracy[binned.counts == 0]).all()
 
 
 def test_complete_certainty_falls_into_the_last_bin() -> None:
-    binned = reliability(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 1]))
+    binned = reliability_bins(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 1]))
     assert binned.counts[-1] == 2
     assert binned.ece == 0.0
 
 
 def test_a_confidence_on_an_edge_falls_into_the_bin_below() -> None:
-    assert list(reliability(np.array([[0.0, 0.0]]), np.array([0]), bins=2).counts) == [1, 0]
+    assert list(reliability_bins(np.array([[0.0, 0.0]]), np.array([0]), bins=2).counts) == [1, 0]
 
 
 def test_log_loss_stays_finite_on_a_confident_mistake() -> None:
