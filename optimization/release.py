@@ -54,8 +54,8 @@ class Release:
     guarantee: Guarantee
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ReleaseError(f"temperature is {self.temperature}: it must be above 0")
+        if not 0 < self.temperature < float("inf"):
+            raise ReleaseError(f"temperature is {self.temperature}: it must be above 0 and finite")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ReleaseError(f"threshold is {self.threshold}: a probability lies in 0..1")
 
@@ -91,5 +91,7 @@ def load_release(folder: Path) -> Release:
                 "guarantee": Guarantee(**data["guarantee"]),
             }
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except ReleaseError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{folder} holds no Release: {error}") from error

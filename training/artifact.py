@@ -64,9 +64,12 @@ class Manifest:
                     "input": _tensor_spec(data["input"]),
                     "output": _tensor_spec(data["output"]),
                     "architecture": Architecture(**architecture) if architecture else None,
+                    "files": {name: str(digest) for name, digest in data["files"].items()},
                 }
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except ArtifactError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{MANIFEST_FILE} cannot be read: {error}") from error
 
 
@@ -103,10 +106,14 @@ def sha256_of(path: Path) -> str:
 def write_artifact(folder: Path, files: Mapping[str, bytes], **manifest: Any) -> Artifact:
     """Write `files` and their manifest to the new folder `folder`, whole or not at all.
 
-    `manifest` are Manifest's fields without `files`. Raises ArtifactError where `folder` exists.
+    `manifest` are Manifest's fields without `files`. Raises ArtifactError where `folder` exists, a name is
+    no plain file name, or a file that the manifest speaks of is not given.
     """
     if folder.exists():
         raise ArtifactError(f"{folder} exists; an Artifact is never written over, choose another folder")
+    for name in files:
+        if not _is_plain(name) or name == MANIFEST_FILE:
+            raise ArtifactError(f"{name!r} cannot be a file of an Artifact: give a plain name, not {MANIFEST_FILE}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -115,8 +122,7 @@ def write_artifact(folder: Path, files: Mapping[str, bytes], **manifest: Any) ->
             (scratch / name).write_bytes(content)
             hashes[name] = hashlib.sha256(content).hexdigest()
         made = Manifest(**manifest, files=hashes)
-        if MODEL_FILE[made.format] not in hashes:
-            raise ArtifactError(f"a {made.format} Artifact needs the file {MODEL_FILE[made.format]}")
+        _require_files(made)
         (scratch / MANIFEST_FILE).write_bytes(made.to_json())
         scratch.rename(folder)
     except BaseException:
@@ -133,16 +139,33 @@ def load_artifact(folder: Path) -> Artifact:
     manifest = Manifest.from_json(manifest_path.read_bytes())
     for name, expected in manifest.files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if not _is_plain(name):
+            raise ArtifactError(f"Artifact {folder}: its manifest names {name!r}, which is no plain file name")
+        if not path.is_file():
             raise ArtifactError(f"Artifact {folder}: the file {name!r} of its manifest is missing")
         found = sha256_of(path)
         if found != expected:
             raise ArtifactError(
                 f"Artifact {folder}: {name} has sha256 {found[:12]}..., its manifest says {expected[:12]}..."
             )
-    if MODEL_FILE.get(manifest.format) not in manifest.files:
-        raise ArtifactError(f"Artifact {folder}: format {manifest.format!r} without its model file")
+    _require_files(manifest)
     return Artifact(folder, manifest, sha256_of(manifest_path))
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name and name not in ("", "..")
+
+
+def _require_files(manifest: Manifest) -> None:
+    """What is read by the manifest's word alone must be among the files that it holds hashes of."""
+    if manifest.format not in MODEL_FILE:
+        raise ArtifactError(f"format {manifest.format!r} of {manifest.name} is not one of {', '.join(MODEL_FILE)}")
+    needed = [MODEL_FILE[manifest.format]]
+    if isinstance(manifest.encoding, TextEncoding):
+        needed.append(manifest.encoding.tokenizer_file)
+    for name in needed:
+        if name not in manifest.files:
+            raise ArtifactError(f"the manifest of {manifest.name} ({manifest.variant}) lists no file {name!r}")
 
 
 def _tensor_spec(data: Mapping[str, Any]) -> TensorSpec:

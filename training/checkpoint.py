@@ -29,6 +29,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Inverse of `save_checkpoint`; runs no code from the file. Raises CheckpointError where it is not whole."""
+    import pickle
+
     import torch
 
     try:
@@ -39,7 +41,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise CheckpointError(f"{folder / STATE_FILE} has sha256 {found[:12]}..., it was written as {expected[:12]}...")
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{folder / STATE_FILE} holds no training state: {error}") from error
     return state
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def load_module(artifact: Artifact) -> "nn.Module":
     """The module in eval mode; raises ArtifactError where the Artifact has none or its weights do not fit."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     manifest = artifact.manifest
@@ -24,7 +25,7 @@ def load_module(artifact: Artifact) -> "nn.Module":
     module = build(manifest.architecture, manifest.encoding)
     try:
         module.load_state_dict(load_file(artifact.model_path))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"the weights of {manifest.name} ({manifest.variant}) do not fit it: {error}") from error
     return module.eval()
 

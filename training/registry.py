@@ -1,9 +1,11 @@
 """Registry and Run: the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
 
+import contextlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,9 +54,10 @@ class Registry:
         self._client = MlflowClient(address, address)
 
     def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
-        found = self._client.get_experiment_by_name(experiment)
-        experiment_id = self._create_experiment(experiment) if found is None else found.experiment_id
-        run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        with _asking(f"start a run of {experiment!r}"):
+            found = self._client.get_experiment_by_name(experiment)
+            experiment_id = self._create_experiment(experiment) if found is None else found.experiment_id
+            run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
         return Run(self._client, run.info.run_id)
 
     def run(self, run_id: str) -> "Run":
@@ -67,20 +70,17 @@ class Registry:
 
         `identity` is the file whose sha256 stands for the whole folder.
         """
-        from mlflow.exceptions import MlflowException
-
+        if not (folder / identity).is_file():
+            raise RegistryError(f"cannot publish {folder} as {name!r}: it holds no {identity}")
         digest = sha256_of(folder / identity)
         path = f"versions/{digest[:16]}"
-        self._client.log_artifacts(run.run_id, str(folder), path)
-        try:
-            self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise RegistryError(f"cannot register model {name!r}: {error.message}") from error
-        source = f"{self._client.get_run(run.run_id).info.artifact_uri}/{path}"
-        made = self._client.create_model_version(
-            name, source, run.run_id, tags={**tags, DIGEST_TAG: digest, IDENTITY_TAG: identity}
-        )
+        with _asking(f"publish {folder} as {name!r}"):
+            self._client.log_artifacts(run.run_id, str(folder), path)
+            self._create_model(name)
+            source = f"{self._client.get_run(run.run_id).info.artifact_uri}/{path}"
+            made = self._client.create_model_version(
+                name, source, run.run_id, tags={**tags, DIGEST_TAG: digest, IDENTITY_TAG: identity}
+            )
         return _version(made)
 
     def resolve(self, reference: str) -> Version:
@@ -95,8 +95,10 @@ class Registry:
                 return _version(self._client.get_model_version(name, wanted))
             return _version(self._client.get_model_version_by_alias(name, wanted))
         except MlflowException as error:
+            unknown = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
             raise RegistryError(
-                f"{reference!r} is not in the registry at {self.tracking_uri}: {error.message}"
+                f"{reference!r} is not in the registry at {self.tracking_uri}: "
+                f"{self._offer(name) if unknown else error.message}"
             ) from error
 
     def fetch(self, version: Version, cache_dir: Path) -> Path:
@@ -125,22 +127,22 @@ class Registry:
         return folder
 
     def promote(self, name: str, number: int, alias: str) -> None:
-        self._client.set_registered_model_alias(name, alias, str(number))
+        with _asking(f"point {name}@{alias} to version {number}"):
+            self._client.set_registered_model_alias(name, alias, str(number))
 
     def crown(self, name: str, number: int) -> None:
         """Make Version `number` the champion; the champion before it becomes `previous`."""
-        try:
-            before = self.resolve(f"{name}@champion")
-        except RegistryError:
-            before = None
-        if before is not None and before.number != number:
+        with _asking(f"read the aliases of {name!r}"):
+            before = self._client.get_registered_model(name).aliases.get("champion")
+        if before is not None and int(before) != number:
             # `previous` first: between the two calls both aliases are valid, and none is lost.
-            self.promote(name, before.number, "previous")
+            self.promote(name, int(before), "previous")
         self.promote(name, number, "champion")
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._client.set_model_version_tag(version.name, str(version.number), key, value)
+        with _asking(f"tag {version.reference}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(version.name, str(version.number), key, value)
 
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of one artifact file of a run; raises RegistryError where there is none."""
@@ -162,6 +164,25 @@ class Registry:
             if found is None:
                 raise
             return str(found.experiment_id)
+
+    def _create_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _offer(self, name: str) -> str:
+        """What there is in place of a reference that was not found."""
+        with _asking("list the registered models"):
+            models = {model.name: model for model in self._client.search_registered_models()}
+        if name not in models:
+            return f"it has {', '.join(models) or 'no models yet'}"
+        aliases = ", ".join(f"{alias} ({number})" for alias, number in sorted(models[name].aliases.items()))
+        newest = max((int(version.version) for version in models[name].latest_versions), default=0)
+        return f"{name} has versions up to {newest} and the aliases {aliases or 'none'}"
 
     def _download(self, version: Version, scratch: Path) -> None:
         import mlflow.artifacts
@@ -211,11 +232,26 @@ class Run:
         self._client.set_terminated(self.run_id, status)
 
 
+@contextlib.contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """MLflow's errors as RegistryError, saying what was asked of it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"cannot {what}: {error}") from error
+
+
 def _version(entity: Any) -> Version:
     tags = dict(entity.tags)
-    digest = tags.get(DIGEST_TAG)
-    if digest is None:
-        raise RegistryError(f"{entity.name}@{entity.version} was not published by Tandem: it has no digest tag")
+    digest, identity = tags.get(DIGEST_TAG, ""), tags.get(IDENTITY_TAG, MANIFEST_FILE)
+    # Both become paths when the Version is fetched, so nothing but a hash and a plain file name will do.
+    if not re.fullmatch("[0-9a-f]{64}", digest) or identity in ("", "..") or Path(identity).name != identity:
+        raise RegistryError(
+            f"{entity.name}@{entity.version} was not published by Tandem: "
+            f"its tag {DIGEST_TAG} is {digest!r}, {IDENTITY_TAG} {identity!r}"
+        )
     return Version(entity.name, int(entity.version), digest, entity.run_id, tags)
 
 
