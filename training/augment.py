@@ -51,10 +51,12 @@ def augment_images(images_BCHW: Tensor, augmentation: Augmentation, generator: t
         half_side = torch.tensor([images_BCHW.shape[3] / 2, images_BCHW.shape[2] / 2])
         shift_2B = (shift_2B * half_side[:, None]).round() / half_side[:, None]
     cosine_B, sine_B = angle_B.cos() * zoom_B, angle_B.sin() * zoom_B
+    # Both sides run from -1 to 1 there, so what turns from one axis to the other is scaled by their ratio.
+    ratio = images_BCHW.shape[2] / images_BCHW.shape[3]
     matrix_B23 = torch.stack(
         [
-            torch.stack([cosine_B * flip_B, -sine_B, shift_2B[0]], dim=1),
-            torch.stack([sine_B * flip_B, cosine_B, shift_2B[1]], dim=1),
+            torch.stack([cosine_B * flip_B, -sine_B * ratio, shift_2B[0]], dim=1),
+            torch.stack([sine_B * flip_B / ratio, cosine_B, shift_2B[1]], dim=1),
         ],
         dim=1,
     ).to(images_BCHW.device)

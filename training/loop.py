@@ -47,7 +47,8 @@ class Worker:
     device: str = "cpu"
 
 
-# Called after each epoch with its record and a state that `fit(start=...)` goes on from.
+# Called after each epoch with its record and a state that `fit(start=...)` goes on from. The state's tensors
+# are those being trained: who keeps it must save or copy it before returning.
 OnEpoch = Callable[[EpochRecord, dict[str, Any]], None]
 
 
@@ -66,9 +67,13 @@ def fit(
 
     With `worker.world_size` above 1 torch.distributed must be initialized; every worker calls fit()
     and reads its own part of each global batch. `start` is a state that `on_epoch` was given.
-    Raises TrainingError when the loss is no longer finite.
+    Raises TrainingError when the loss is no longer finite, and ValueError where a step has too few rows for
+    the workers.
     """
     worker = worker or Worker()
+    rows_a_step = min(recipe.batch_size, len(train))
+    if rows_a_step < worker.world_size:
+        raise ValueError(f"a step of {rows_a_step} rows cannot be shared by {worker.world_size} workers: use fewer")
     loss = loss or (lambda inputs, logits_BC, labels_B: smoothed_cross_entropy(recipe, logits_BC, labels_B))
     module.to(worker.device)
     optimizer = _optimizer(recipe, module)
@@ -93,7 +98,7 @@ def fit(
             best = {"accuracy": val_accuracy, "weights": weights}
         record = EpochRecord(
             epoch, train_loss, val_loss, val_accuracy, optimizer.param_groups[0]["lr"],
-            steps * recipe.batch_size / seconds, seconds,
+            steps * rows_a_step / seconds, seconds,
         )  # fmt: skip
         state = {
             "epoch": epoch,

@@ -58,6 +58,10 @@ class Recipe:
             raise ValueError(f"schedule.warmup is {self.schedule.warmup}: it is a share of all steps, 0 <= warmup < 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: it must lie in 0 <= x < 1")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}: it must be above 0 (inf clips nothing)")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must be at least 0")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

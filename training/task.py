@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.encoding import Array, Encoder, Encoding
+from training.encoding import Array, Encoder, Encoding, TextEncoding
 
 SplitName = Literal["train", "val", "calibration", "gate", "report"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "calibration", "gate", "report")
@@ -40,6 +40,8 @@ class Split:
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
             raise ValueError(f"{len(self.inputs)} inputs but {len(self.labels)} labels: give one label a row")
+        if self.labels.ndim != 1 or self.labels.dtype != np.int64:
+            raise ValueError(f"labels are {self.labels.dtype} {self.labels.shape}: give class numbers, int64 [N]")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,6 +64,8 @@ class Task:
         missing = [name for name in SPLIT_NAMES if not len(self.splits.get(name, ()))]
         if missing:
             raise ValueError(f"task {self.name!r}: the splits {', '.join(missing)} are missing or empty")
+        if isinstance(self.encoding, TextEncoding) and self.encoding.tokenizer_file not in self.files:
+            raise ValueError(f"task {self.name!r}: its files lack the tokenizer {self.encoding.tokenizer_file!r}")
         classes = len(self.encoding.labels)
         spec = self.encoding.input_spec
         for name, split in self.splits.items():
