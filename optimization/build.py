@@ -22,11 +22,18 @@ from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluate import predict_in_batches
 from training.launch import TrainJob, train_here, train_on_ray
+from training.loop import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
-from training.train import add_training_arguments, threads_a_worker, version_tags, write_torch_artifact
+from training.train import (
+    absolute_path,
+    add_training_arguments,
+    threads_a_worker,
+    version_tags,
+    write_torch_artifact,
+)
 
 MAX_HARM = 0.01
 MEASURE_THREADS = 1
@@ -159,8 +166,7 @@ def _register(
         recipe = (
             teacher.tags["tandem.recipe"] if artifact.manifest.variant == "teacher-fp32" else plan.student_reference
         )
-        recipe_of = load_recipe(recipe) if artifact.manifest.variant == "teacher-fp32" else plan.student_recipe
-        tags = version_tags(recipe, recipe_of, plan.source, task, artifact) | lineage
+        tags = version_tags(recipe, plan.source, task, artifact) | lineage
         tags |= built.comparison.tags(artifact.manifest.variant)
         verdict = built.verdicts.get(artifact.manifest.variant)
         if verdict is not None:
@@ -204,7 +210,9 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override the student's recipe"
     )
-    parser.add_argument("--cache-dir", type=Path, default=Path(".tandem/cache"), help="where fetched Versions are kept")
+    parser.add_argument(
+        "--cache-dir", type=absolute_path, default=".tandem/cache", help="where fetched Versions are kept"
+    )
     add_training_arguments(parser)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
@@ -224,7 +232,7 @@ def main() -> None:
         )
         release, passed = build(version, plan, registry, arguments.cache_dir)
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
-    except ValueError as error:
+    except (ValueError, TrainingError) as error:
         sys.exit(f"optimization.build: {error}")
     Console().print(comparison_table(release.reference, comparison))
     if not passed:

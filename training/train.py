@@ -11,6 +11,7 @@ from typing import Any
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
 from training.launch import Trained, TrainJob, train_here, train_on_ray
+from training.loop import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
@@ -43,7 +44,7 @@ def train(
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
             figures = evaluate_and_log(task, artifact, trained, run, f"{task.name}: {reference}")
-            tags = version_tags(reference, recipe, source, task, artifact) | {"val_accuracy": f"{figures:.4f}"}
+            tags = version_tags(reference, source, task, artifact) | {"val_accuracy": f"{figures:.4f}"}
             version = registry.publish(task.name, artifact.folder, run, tags)
         registry.promote(version.name, version.number, CANDIDATE)
     except BaseException:
@@ -57,12 +58,12 @@ def threads_a_worker(workers: int) -> int:
     return max(1, (os.cpu_count() or 1) // workers)
 
 
-def version_tags(reference: str, recipe: Recipe, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
+def version_tags(reference: str, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
     """What a Version says of its making: enough to load its task again and to walk its lineage."""
     return {
         "tandem.variant": artifact.manifest.variant,
         "tandem.recipe": reference,
-        "tandem.task": recipe.task,
+        "tandem.task": artifact.manifest.task,
         "tandem.data_dir": str(source.data_dir.resolve()) if source.data_dir else "",
         "tandem.data_hash": task.data_hash,
         "tandem.parent": artifact.manifest.parent or "",
@@ -136,7 +137,7 @@ def main() -> None:
         version = train(
             arguments.recipe, recipe, source, Registry(), arguments.num_workers, arguments.local, arguments.storage
         )
-    except ValueError as error:
+    except (ValueError, TrainingError) as error:
         sys.exit(f"training.train: {error}")
     print(
         f"registered {version.reference} (alias {CANDIDATE}); "
@@ -144,13 +145,18 @@ def main() -> None:
     )
 
 
+def absolute_path(text: str) -> Path:
+    """For paths that travel to workers, which may run in another folder."""
+    return Path(text).resolve()
+
+
 def add_training_arguments(parser: Any) -> None:
     """The options that every command that trains has."""
-    parser.add_argument("--data-dir", type=Path, help="the folder with the task's published files")
+    parser.add_argument("--data-dir", type=absolute_path, help="the folder with the task's published files")
     parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
     parser.add_argument("--num-workers", type=int, default=1, help="Ray Train workers (default 1)")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
-    parser.add_argument("--storage", type=Path, default=Path(".tandem/train"), help="where checkpoints go")
+    parser.add_argument("--storage", type=absolute_path, default=".tandem/train", help="where checkpoints go")
 
 
 if __name__ == "__main__":
