@@ -13,7 +13,7 @@ from apps.plan import Plan, resolve_plans
 from training.registry import Registry, Version
 
 # What a deployment gets where serve_config.yaml says nothing of it. Serve's own defaults are a whole CPU a replica,
-# five requests at a time and a queue without end.
+# five requests at a time, a queue without end, and an update that stops the old replica before the new one is there.
 MODEL_DEFAULTS: dict[str, Any] = {
     "max_ongoing_requests": 1024,
     "max_queued_requests": 512,
@@ -22,6 +22,7 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "health_check_timeout_s": 30.0,
     "graceful_shutdown_wait_loop_s": 0.5,
     "graceful_shutdown_timeout_s": 10.0,
+    "max_surge_percent": 100,
 }
 INGRESS_DEFAULTS: dict[str, Any] = {**MODEL_DEFAULTS, "max_queued_requests": 2048}
 
