@@ -91,6 +91,8 @@ class RayHead:
             env={
                 **env,
                 **{name: str(ports[name]) for name in _PORT_VARIABLES},
+                # Ray Train's actors ask the dashboard, and would look for one among all clusters of this machine.
+                "RAY_API_SERVER_ADDRESS": self.dashboard_url,
                 # Nobody waits for a drained node here: a stop should take a second, not Ray's half minute.
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             },

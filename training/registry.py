@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,11 +268,12 @@ def _require_reachable(address: str) -> None:
     """MLflow's client retries an absent server for minutes; a short look first gives a clear error at once."""
     if not address.startswith(("http://", "https://")):
         return
-    import httpx
-
     try:
-        httpx.get(f"{address.rstrip('/')}/health", timeout=10)
-    except httpx.HTTPError as error:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
+            return
+    except urllib.error.HTTPError:
+        return  # something answers; whether it is MLflow, the first real call will say
+    except OSError as error:
         raise RegistryError(
             f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
         ) from error
