@@ -209,8 +209,8 @@ def test_temperature_recovers_the_scale_of_the_logits(true_temperature: float) -
     assert fit_temperature(logits * true_temperature, labels) == pytest.approx(true_temperature, rel=0.03)
 
 
-def test_temperature_stays_in_bounds_when_nothing_is_wrong() -> None:
-    assert 0.05 <= fit_temperature(np.eye(3), np.arange(3)) < 0.06
+def test_a_few_rows_without_an_error_do_not_claim_certainty() -> None:
+    assert 0.5 < fit_temperature(np.eye(3), np.arange(3)) < 1.0
     assert 19 < fit_temperature(np.eye(3), np.array([1, 2, 0])) <= 20
 
 
