@@ -1,0 +1,247 @@
+import copy
+import dataclasses
+import multiprocessing
+import os
+import socket
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.toys import IMAGES, image_recipe, images, texts
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.loop import EpochRecord, TrainingError, Worker, fit, validate
+from training.models.architecture import Architecture, build
+from training.recipe import Augmentation, Optimizer, Recipe, Schedule
+from training.task import Source, Split, Task
+
+DENSE = Architecture("tests.toys:dense", {"hidden": 16})
+
+
+@pytest.fixture(scope="module")
+def toy() -> Task:
+    return images(Source())
+
+
+def _module(recipe: Recipe, task: Task) -> nn.Module:
+    torch.manual_seed(recipe.seed)
+    return build(recipe.architecture, task.encoding)
+
+
+def _fit(recipe: Recipe, task: Task, **more: Any) -> tuple[dict[str, Tensor], list[EpochRecord], list[dict[str, Any]]]:
+    records, states = [], []
+
+    def on_epoch(record: EpochRecord, state: dict[str, Any]) -> None:
+        records.append(record)
+        states.append(copy.deepcopy(state))
+
+    module = more.pop("module", None) or _module(recipe, task)
+    weights = fit(
+        recipe, module, task.encoding, task.splits["train"], task.splits["val"], on_epoch=on_epoch, **more
+    )  # fmt: skip
+    return weights, records, states
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_separable_problem_is_learned(toy: Task) -> None:
+    _, records, _ = _fit(image_recipe(), toy)
+    assert [record.epoch for record in records] == [1, 2, 3, 4]
+    assert records[-1].val_accuracy > 0.95
+    assert records[-1].train_loss < records[0].train_loss
+    assert all(record.samples_per_s > 0 and record.seconds > 0 for record in records)
+
+
+def test_texts_are_learned_too() -> None:
+    task = texts(Source())
+    architecture = Architecture("lstm", {"vocabulary": 40, "embedding": 8, "hidden": 8})
+    recipe = dataclasses.replace(image_recipe(), architecture=architecture, epochs=6, optimizer=Optimizer(lr=3e-2))
+    _, records, _ = _fit(recipe, task)
+    assert records[-1].val_accuracy > 0.95
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer("sgd", lr=0.1), Optimizer("adamw", lr=1e-2)])
+def test_the_same_seed_gives_the_same_weights_to_the_bit(toy: Task, optimizer: Optimizer) -> None:
+    recipe = dataclasses.replace(
+        image_recipe(),
+        architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
+        augmentation=Augmentation(shift=0.25, rotate_degrees=10),
+        optimizer=optimizer,
+        epochs=2,
+    )
+    first, _, _ = _fit(recipe, toy)
+    torch.rand(100)  # what else draws from the global generator must not matter
+    second, _, _ = _fit(recipe, toy)
+    other, _, _ = _fit(dataclasses.replace(recipe, seed=1), toy)
+    assert _same(first, second)
+    assert not _same(first, other)
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer("sgd", lr=0.1), Optimizer("adamw", lr=1e-2)])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_training_ends_as_the_uninterrupted_one(
+    toy: Task, tmp_path: Path, optimizer: Optimizer, stop: int
+) -> None:
+    recipe = dataclasses.replace(
+        image_recipe(),
+        architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
+        augmentation=Augmentation(shift=0.25),
+        optimizer=optimizer,
+    )
+    whole, records, states = _fit(recipe, toy)
+    save_checkpoint(tmp_path, states[stop - 1])
+    torch.manual_seed(99)
+    fresh = build(recipe.architecture, toy.encoding)
+    resumed, later, later_states = _fit(recipe, toy, module=fresh, start=load_checkpoint(tmp_path))
+    assert _same(resumed, whole)
+    assert _same(later_states[-1]["model"], states[-1]["model"])
+    assert [record.epoch for record in later] == list(range(stop + 1, 5))
+    assert [record.learning_rate for record in later] == [record.learning_rate for record in records[stop:]]
+    assert [record["epoch"] for record in later_states[-1]["records"]] == [1, 2, 3, 4]
+
+
+def test_a_training_resumed_after_its_last_epoch_gives_its_best_weights(toy: Task) -> None:
+    whole, _, states = _fit(image_recipe(), toy)
+    again, records, _ = _fit(image_recipe(), toy, start=states[-1])
+    assert _same(again, whole)
+    assert records == []
+
+
+def test_the_weights_are_those_of_the_best_epoch(toy: Task) -> None:
+    # Without a schedule a far too high rate makes the accuracy jump about.
+    recipe = dataclasses.replace(
+        image_recipe(), optimizer=Optimizer("sgd", lr=3.0, momentum=0.0), schedule=Schedule("constant", 0.0), epochs=8
+    )
+    weights, records, states = _fit(recipe, toy)
+    best = max(record.val_accuracy for record in records)
+    assert records[-1].val_accuracy < best
+    module = _module(recipe, toy)
+    module.load_state_dict(weights)
+    assert validate(module, toy.encoding, toy.splits["val"], Worker())[1] == best
+    assert any(
+        record.val_accuracy == best and _same(weights, s["model"]) for record, s in zip(records, states, strict=True)
+    )
+
+
+def test_the_rate_warms_up_to_its_peak_and_falls_to_zero(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), epochs=10, schedule=Schedule("cosine", warmup=0.3))
+    _, records, _ = _fit(recipe, toy)
+    rates = [record.learning_rate for record in records]
+    assert rates[:3] == sorted(rates[:3])
+    assert rates[2] == pytest.approx(recipe.optimizer.lr)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_validation_is_exact_over_several_batches(toy: Task) -> None:
+    module = _module(image_recipe(), toy).eval()
+    split = Split(np.tile(toy.splits["val"].inputs, (9, 1, 1, 1)), np.tile(toy.splits["val"].labels, 9))
+    loss, accuracy = validate(module, IMAGES, split, Worker())
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(split.inputs))
+    labels = torch.from_numpy(split.labels)
+    assert loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+
+
+def test_a_loss_of_ones_own_sees_inputs_logits_and_labels(toy: Task) -> None:
+    seen = []
+
+    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        seen.append((inputs.dtype, tuple(inputs.shape), tuple(logits.shape), tuple(labels.shape)))
+        return functional.cross_entropy(logits, labels)
+
+    _fit(dataclasses.replace(image_recipe(), epochs=1), toy, loss=loss)
+    assert seen == [(torch.uint8, (20, 1, 4, 4), (20, 3), (20,))] * 6
+
+
+def test_label_smoothing_changes_the_loss(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), epochs=1)
+    _, plain, _ = _fit(recipe, toy)
+    _, smooth, _ = _fit(dataclasses.replace(recipe, label_smoothing=0.3), toy)
+    assert smooth[0].train_loss > plain[0].train_loss + 0.05
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(toy: Task, bad: float) -> None:
+    calls = []
+
+    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        return functional.cross_entropy(logits, labels) * (bad if len(calls) == 9 else 1.0)
+
+    with pytest.raises(TrainingError, match=r"not finite at epoch 2, step 2: lower optimizer\.lr \(now 0\.01\)"):
+        _fit(image_recipe(), toy, loss=loss)
+
+
+def test_fewer_rows_than_a_batch_are_trained_on(toy: Task) -> None:
+    few = Split(toy.splits["train"].inputs[:7], toy.splits["train"].labels[:7])
+    _, records, _ = _fit(image_recipe(), dataclasses.replace(toy, splits={**toy.splits, "train": few}))
+    assert len(records) == 4
+
+
+def test_more_workers_than_rows_a_step_are_refused(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), batch_size=2)
+    with pytest.raises(ValueError, match="a step of 2 rows cannot be shared by 3 workers"):
+        _fit(recipe, toy, worker=Worker(rank=0, world_size=3))
+
+
+def _work(rank: int, world_size: int, port: int, folder: str, pipe: Any) -> None:
+    try:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+        )
+        weights, records, _ = _fit(_together(), images(Source()), worker=Worker(rank, world_size))
+        torch.save(weights, Path(folder) / f"{rank}.pt")
+        torch.distributed.destroy_process_group()
+        pipe.send([record.val_accuracy for record in records])
+    except BaseException:
+        pipe.send(traceback.format_exc())
+        raise
+
+
+def _together() -> Recipe:
+    return dataclasses.replace(image_recipe(), architecture=DENSE, epochs=3, optimizer=Optimizer("sgd", lr=0.05))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, records, _ = _fit(_together(), toy)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    context = multiprocessing.get_context("spawn")
+    port = _free_port()
+    pipes = [context.Pipe() for _ in range(2)]
+    workers = [
+        context.Process(target=_work, args=(rank, 2, port, str(tmp_path), pipes[rank][1]), daemon=True)
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        answers = [pipe[0].recv() if pipe[0].poll(120) else "no answer within 120 s" for pipe in pipes]
+    finally:
+        for worker in workers:
+            worker.join(10)
+            worker.kill()
+    assert answers == [[record.val_accuracy for record in records]] * 2
+    weights = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert _same(*weights)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,88 @@
+import dataclasses
+
+import pytest
+
+from tests.toys import image_recipe
+from training.recipe import Augmentation, Optimizer, Recipe, Schedule, flatten, override
+
+
+def test_a_setting_is_read_as_its_fields_type() -> None:
+    recipe = override(
+        image_recipe(), ["epochs=7", "optimizer.lr=0.5", "optimizer.name=sgd", "augmentation.flip=true", "task=a:b"]
+    )
+    assert recipe.epochs == 7
+    assert recipe.optimizer == Optimizer("sgd", lr=0.5)
+    assert recipe.augmentation.flip is True
+    assert recipe.task == "a:b"
+
+
+def test_a_setting_reaches_the_architectures_parameters() -> None:
+    recipe = override(
+        image_recipe(),
+        ["architecture.params.widths=4,8,16", "architecture.name=resnet", "architecture.params.widths=9"],
+    )
+    assert recipe.architecture.name == "resnet"
+    assert recipe.architecture.params == {"widths": [9]}
+
+
+def test_overriding_leaves_the_recipe_as_it_was() -> None:
+    recipe = image_recipe()
+    override(recipe, ["architecture.params.widths=4", "optimizer.lr=0.5"])
+    assert recipe == image_recipe()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", "'epochs' is not of the form field=value"),
+        ("epoch=3", "unknown setting 'epoch'; there is: task, architecture, epochs"),
+        ("optimizer.rate=3", "unknown setting 'optimizer.rate'; there is: name, lr, weight_decay, momentum"),
+        ("epochs.first=3", "unknown setting 'epochs.first': epochs has no fields"),
+        ("architecture.params.width=3", "unknown setting 'architecture.params.width'; there is: widths"),
+        ("architecture.params.widths.0=3", "unknown setting 'architecture.params.widths.0'; there is: widths"),
+        ("epochs=many", "epochs is 'many', which is no int"),
+        ("epochs=1.5", "epochs is '1.5', which is no int"),
+        ("optimizer.lr=fast", "optimizer.lr is 'fast', which is no float"),
+        ("optimizer.name=adam", "optimizer.name is 'adam'; it is one of sgd, adamw"),
+        ("augmentation.flip=yes", "augmentation.flip is 'yes'; write true or false"),
+        ("architecture.params.widths=4,wide", "architecture.params.widths is '4,wide'"),
+        ("optimizer=sgd", "optimizer has fields of its own: set one of them"),
+        ("architecture.params=3", "architecture.params has fields of its own: set one of them"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_with_what_there_is(setting: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        override(image_recipe(), [setting])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "epochs=0",
+        "batch_size=0",
+        "optimizer.lr=0",
+        "optimizer.lr=nan",
+        "schedule.warmup=1",
+        "label_smoothing=1",
+        "clip_norm=0",
+        "seed=-1",
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_field(setting: str) -> None:
+    field, value = setting.split("=")
+    with pytest.raises(ValueError, match=rf"{field} is {float(value):g}"):
+        override(image_recipe(), [setting])
+
+
+def test_the_parameters_of_a_run_are_every_choice_by_its_dotted_name() -> None:
+    flat = flatten(image_recipe())
+    assert flat["optimizer.lr"] == 1e-2
+    assert flat["architecture.name"] == "convnet"
+    assert flat["architecture.params.widths"] == [8, 16]
+    fields = {f.name for f in dataclasses.fields(Recipe)}
+    assert {name.split(".")[0] for name in flat} == fields
+    for part, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("augmentation", Augmentation)):
+        assert {name for name in flat if name.startswith(f"{part}.")} == {
+            f"{part}.{f.name}" for f in dataclasses.fields(kind)
+        }
