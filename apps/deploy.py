@@ -41,6 +41,7 @@ def wait_until_running(
     """Return when Ray Serve says RUNNING and the endpoint says that it is ready.
 
     Raises DeployError with Serve's own reason when the deployment failed, or with its last state after `timeout_s`.
+    Without a healthy proxy of ours, whoever answers at `endpoint_url` is not the endpoint.
     """
     import httpx
 
@@ -63,6 +64,7 @@ def wait_until_running(
 
 def _application_state(answer: Mapping[str, Any], name: str) -> str:
     details = answer.get("applications", {}).get(name, {})
+    proxies = [str(proxy.get("status")) for proxy in answer.get("proxies", {}).values()]
     status = str(details.get("status", "not there yet"))
     if status in ("DEPLOY_FAILED", "UNHEALTHY"):
         raise DeployError(f"Ray Serve says {status} of application {name!r}: {_reasons(details)}")
@@ -71,6 +73,8 @@ def _application_state(answer: Mapping[str, Any], name: str) -> str:
         for deployment, info in details.get("deployments", {}).items()
         if info.get("status") != "HEALTHY"
     ]
+    if status == "RUNNING" and "HEALTHY" not in proxies:
+        waiting.append(f"HTTP proxy {', '.join(proxies) or 'not there yet'}")
     return f"{status} ({', '.join(waiting)})" if waiting else status
 
 

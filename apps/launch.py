@@ -12,9 +12,9 @@ from typing import Any
 from rich.markup import escape
 
 from apps.champion import Champion
-from apps.deploy import deploy_command, wait_until_running, write_config
+from apps.deploy import DeployError, deploy_command, wait_until_running, write_config
 from apps.local import ROOT, LocalCluster
-from apps.ports import LOOPBACK
+from apps.ports import LOOPBACK, find_holder, is_free
 from apps.process import ProcessError
 from apps.stages import Stages
 from apps.summary import print_addresses, sample_request, send, variants_table
@@ -115,6 +115,8 @@ class Launch:
         return champion
 
     def deploy(self) -> None:
+        if not is_free(self.port):
+            raise DeployError(f"port {self.port} has meanwhile been taken by {find_holder(self.port)}")
         config = self.cluster.state_dir / "serve_config.yaml"
         args = {"model": self.model, "cache_dir": str(self.cluster.cache_dir)}
         application = write_config(self.config, config, port=self.port, args=args)
@@ -132,7 +134,9 @@ class Launch:
             started = time.monotonic()
             answer = send(request)
             took_ms = 1000 * (time.monotonic() - started)
-        self.stages.console.print(f"  {json.dumps(answer)[:300]}  ({took_ms:.0f} ms)", markup=False, highlight=False)
+        best = answer["predictions"][0]
+        said = f"  {best['label']} ({best['probability']:.1%}), by the {answer['variant']} in {took_ms:.0f} ms"
+        self.stages.console.print(said, markup=False, highlight=False)
         return request.curl
 
     def load_test(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from apps.ports import LOOPBACK, free_block, pick_port
+from apps.ports import LOOPBACK, reserve, reserve_block
 from apps.process import Process, wait_for_url
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +61,12 @@ class RayHead:
         # Not the system's TMPDIR: with macOS's long one the socket paths would not fit.
         self.temp_dir = Path(tempfile.mkdtemp(prefix="tandem-", dir="/tmp"))
         fixed = (*_PORT_FLAGS, *_PORT_VARIABLES)
-        first = free_block(len(fixed) + _WORKER_PORTS)
+        block = reserve_block(len(fixed) + _WORKER_PORTS)
+        dashboard = reserve(dashboard_port)
+        self._reservations = (block, dashboard)
+        first = block.first
         self.address = f"{LOOPBACK}:{first}"
-        self.dashboard_url = f"http://{LOOPBACK}:{pick_port(dashboard_port)}"
+        self.dashboard_url = f"http://{LOOPBACK}:{dashboard.first}"
         ports = {name: first + offset for offset, name in enumerate(fixed)}
         options: dict[str, object] = {
             **{flag: ports[flag] for flag in _PORT_FLAGS},
@@ -71,7 +74,7 @@ class RayHead:
             "--max-worker-port": first + len(fixed) + _WORKER_PORTS - 1,
             "--node-ip-address": LOOPBACK,
             "--dashboard-host": LOOPBACK,
-            "--dashboard-port": self.dashboard_url.rsplit(":", 1)[1],
+            "--dashboard-port": dashboard.first,
             "--temp-dir": self.temp_dir,
             "--num-cpus": num_cpus,
             "--object-store-memory": object_store_bytes,
@@ -102,6 +105,15 @@ class RayHead:
 
     def wait_until_ready(self, timeout_s: float) -> None:
         wait_for_url(f"{self.dashboard_url}/api/serve/applications/", self.process, timeout_s=timeout_s)
+        import httpx
+
+        # Ray moves its dashboard where the usual port is taken: whoever answers there may be another cluster.
+        found = httpx.get(f"{self.dashboard_url}/api/version", trust_env=False, timeout=10.0).json()["session_name"]
+        if found != (self.temp_dir / "session_latest").resolve().name:
+            raise self.process.describe_failure(
+                f"lost its dashboard's address {self.dashboard_url} to another cluster ({found}) that started at the "
+                "same moment; start again"
+            )
 
     def stop(self) -> None:
         """End the head and all its processes; Ray's own logs move to `ray/` in the log folder."""
@@ -112,20 +124,22 @@ class RayHead:
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(session_logs, kept, symlinks=True, ignore_dangling_symlinks=True)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
+        for reservation in self._reservations:
+            reservation.release()
 
 
 class MlflowServer:
     """One `mlflow server` on SQLite and an artifact folder, both under `state_dir`."""
 
     def __init__(self, state_dir: Path, log_dir: Path, env: Mapping[str, str], *, port: int = 5000) -> None:
-        port = pick_port(port)
-        self.uri = f"http://{LOOPBACK}:{port}"
+        self._reservation = reserve(port)
+        self.uri = f"http://{LOOPBACK}:{self._reservation.first}"
         artifacts = state_dir / "mlartifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
         self.process = Process(
             "The MLflow server",
             [
-                *(tool("mlflow"), "server", f"--host={LOOPBACK}", f"--port={port}", "--workers=1"),
+                *(tool("mlflow"), "server", f"--host={LOOPBACK}", f"--port={self._reservation.first}", "--workers=1"),
                 f"--backend-store-uri=sqlite:///{state_dir / 'mlflow.db'}",
                 f"--artifacts-destination={artifacts}",
             ],
@@ -139,7 +153,9 @@ class MlflowServer:
         wait_for_url(f"{self.uri}/health", self.process, timeout_s=timeout_s)
 
     def stop(self) -> None:
+        """End the server and all its processes."""
         self.process.stop()
+        self._reservation.release()
 
 
 class LocalCluster:

@@ -3,11 +3,11 @@
 import random
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
 # Below the range from which Linux and macOS hand out ports to outgoing connections.
-_LOWEST, _HIGHEST = 20_000, 32_000
+_LOWEST, _HIGHEST, _BLOCK = 20_000, 32_000, 200
 
 _PROGRAMS = {
     "docker": "Docker",
@@ -55,26 +55,62 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def pick_port(preferred: int) -> int:
-    """`preferred` where it is free, else another free port."""
-    return preferred if is_free(preferred) else free_block(1)
+@dataclass(frozen=True)
+class Reservation:
+    """`count` neighbouring ports from `first` that no other launcher of ours chooses before `release`.
 
-
-def free_block(count: int, attempts: int = 200) -> int:
-    """The first of `count` neighbouring ports that are all free at this moment.
-
-    Raises OSError when no such block is found.
+    The kernel keeps the promise: the UDP port of the same number is bound meanwhile, which no server of ours needs and
+    which is free again however this process ends. A look alone leaves two launchers that start together with one port.
     """
-    for _ in range(attempts):
-        first = random.randrange(_LOWEST, _HIGHEST - count)
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("", port))
-            except OSError:
-                continue
-            return first
-    raise OSError(f"no block of {count} free TCP ports between {_LOWEST} and {_HIGHEST} in {attempts} tries")
+
+    first: int
+    _token: socket.socket = field(repr=False)
+
+    def release(self) -> None:
+        self._token.close()
+
+
+def reserve(preferred: int) -> Reservation:
+    """`preferred` where it is free, else another free port."""
+    return (is_free(preferred) and _hold(preferred)) or reserve_block(1)
+
+
+def reserve_block(count: int) -> Reservation:
+    """Reserve `count` neighbouring free ports, at most 200; raises OSError when no such block is found."""
+    assert count <= _BLOCK
+    starts = list(range(_LOWEST, _HIGHEST, _BLOCK))
+    random.shuffle(starts)
+    for first in starts:
+        if _are_free(first, count) and (reservation := _hold(first)):
+            return reservation
+    raise OSError(f"no block of {count} free TCP ports between {_LOWEST} and {_HIGHEST}")
+
+
+def free_block(count: int) -> int:
+    """The first of `count` neighbouring ports that are free at this moment, for a server that starts at once."""
+    reservation = reserve_block(count)
+    reservation.release()
+    return reservation.first
+
+
+def _hold(port: int) -> Reservation | None:
+    token = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        token.bind((LOOPBACK, port))
+    except OSError:
+        token.close()
+        return None
+    return Reservation(port, token)
+
+
+def _are_free(first: int, count: int) -> bool:
+    with ExitStack() as stack:
+        try:
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def find_holder(port: int) -> Holder:

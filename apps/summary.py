@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apps.champion import Champion
+from apps.process import ProcessError
 
 SAMPLE_IMAGE = Path(__file__).with_name("static") / "sample_digit.png"
 SAMPLE_TEXT = "Oil prices climb as the central bank signals that interest rates will stay where they are"
@@ -26,13 +27,10 @@ class SampleRequest:
 
 
 def sample_request(endpoint_url: str, model: str) -> SampleRequest:
-    """An image or a text, by what the model's V2 metadata says it takes."""
-    import httpx
-
-    answer = httpx.get(f"{endpoint_url}/v2/models/{model}", trust_env=False, timeout=10.0)
-    answer.raise_for_status()
+    """An image or a text, by what the model's V2 metadata says it takes; raises ProcessError as `send` does."""
+    answer = _ask("GET", f"{endpoint_url}/v2/models/{model}")
     url = f"{endpoint_url}/v1/models/{model}:predict"
-    if answer.json()["inputs"][0]["datatype"] == "UINT8":
+    if answer["inputs"][0]["datatype"] == "UINT8":
         file = shlex.quote(str(SAMPLE_IMAGE))
         curl = f"curl --data-binary @{file} -H 'Content-Type: image/png' {url}"
         return SampleRequest(url, "image/png", SAMPLE_IMAGE.read_bytes(), curl)
@@ -43,17 +41,19 @@ def sample_request(endpoint_url: str, model: str) -> SampleRequest:
 
 
 def send(request: SampleRequest) -> dict[str, Any]:
-    """Post it and return the JSON answer; raises httpx.HTTPError where the endpoint does not answer 200."""
+    """Post it and return the JSON answer; raises ProcessError with what the endpoint said instead of 200."""
+    return _ask("POST", request.url, content=request.body, headers={"Content-Type": request.content_type})
+
+
+def _ask(method: str, url: str, **request: Any) -> dict[str, Any]:
     import httpx
 
-    answer = httpx.post(
-        request.url,
-        content=request.body,
-        headers={"Content-Type": request.content_type},
-        trust_env=False,
-        timeout=30.0,
-    )
-    answer.raise_for_status()
+    try:
+        answer = httpx.request(method, url, trust_env=False, timeout=30.0, **request)
+    except httpx.HTTPError as error:
+        raise ProcessError(f"{method} {url} got no answer: {error!r}") from error
+    if answer.status_code != 200:
+        raise ProcessError(f"{method} {url} was answered with {answer.status_code}: {answer.text[:500]}")
     return dict(answer.json())
 
 

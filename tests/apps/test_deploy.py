@@ -39,8 +39,8 @@ def answering(pages):
             thread.join()
 
 
-def serve_says(status, **details):
-    return (200, {"applications": {"tandem": {"status": status, **details}}})
+def serve_says(status, proxy="HEALTHY", **details):
+    return (200, {"applications": {"tandem": {"status": status, **details}}, "proxies": {"node": {"status": proxy}}})
 
 
 def wait(url, timeout_s=10.0):
@@ -97,4 +97,10 @@ def test_a_failed_deployment_is_told_with_serves_own_reasons(status):
 def test_waiting_has_a_limit_and_says_what_it_saw_last():
     last_seen = "after 1 s; last seen: DEPLOYING"
     with answering({SERVE_STATE: [serve_says("DEPLOYING")]}) as url, pytest.raises(DeployError, match=last_seen):
+        wait(url, timeout_s=0.6)
+
+
+def test_an_answer_on_the_port_counts_only_when_our_own_proxy_is_healthy():
+    pages = {SERVE_STATE: [serve_says("RUNNING", proxy="UNHEALTHY")], "/v2/health/ready": [(200, {})]}
+    with answering(pages) as url, pytest.raises(DeployError, match="HTTP proxy UNHEALTHY"):
         wait(url, timeout_s=0.6)

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from apps.ports import family_of, find_holder, free_block, is_free, pick_port
+from apps.ports import family_of, find_holder, free_block, is_free, reserve, reserve_block
 
 
 @pytest.fixture
@@ -28,10 +28,32 @@ def test_a_block_is_free_from_end_to_end():
     assert all(is_free(port) for port in range(first, first + 20))
 
 
-def test_the_preferred_port_is_picked_only_when_free(taken_port):
+def test_the_preferred_port_is_reserved_only_when_free(taken_port):
     free = free_block(1)
-    assert pick_port(free) == free
-    assert pick_port(taken_port) != taken_port
+    for preferred, as_wished in ((free, True), (taken_port, False)):
+        reservation = reserve(preferred)
+        assert (reservation.first == preferred) is as_wished
+        reservation.release()
+
+
+def test_two_launchers_that_look_at_once_get_different_ports():
+    """Neither listens yet: it is the reservation that keeps them apart."""
+    first = reserve(free_block(1))
+    second = reserve(first.first)
+    assert second.first != first.first
+    first.release()
+    third = reserve(first.first)
+    assert third.first == first.first
+    second.release()
+    third.release()
+
+
+def test_blocks_of_two_launchers_do_not_overlap():
+    blocks = [reserve_block(150) for _ in range(10)]
+    ports = [port for block in blocks for port in range(block.first, block.first + 150)]
+    assert len(ports) == len(set(ports))
+    for block in blocks:
+        block.release()
 
 
 def test_the_holder_of_a_port_is_named_with_its_pid(taken_port):
