@@ -21,7 +21,7 @@ from optimization.variants import Variant, float_variant, int8_variant, threshol
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluate import predict_in_batches
-from training.launch import TrainJob, train_here, train_on_ray
+from training.launch import Compute, TrainJob, run_training
 from training.loop import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
@@ -30,7 +30,7 @@ from training.task import Source, Task, load_task
 from training.train import (
     absolute_path,
     add_training_arguments,
-    threads_a_worker,
+    read_compute,
     version_tags,
     write_torch_artifact,
 )
@@ -48,9 +48,7 @@ class Plan:
     student_reference: str
     student_recipe: Recipe
     source: Source
-    workers: int = 1
-    local: bool = False
-    storage: Path = Path(".tandem/train")
+    compute: Compute
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,9 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
         plan.source,
         registry.tracking_uri,
         run.run_id,
-        threads_a_worker(plan.workers),
         Distillation(teacher.folder),
     )
-    trained = train_here(job) if plan.local else train_on_ray(job, plan.workers, plan.storage)
+    trained = run_training(job, plan.compute)
     student_torch = write_torch_artifact(
         scratch / "student", "student", plan.student_recipe, task, trained, parent=teacher.digest
     )
@@ -226,9 +223,7 @@ def main() -> None:
             student,
             override(load_recipe(student), arguments.set),
             Source(data_dir, arguments.download),
-            arguments.num_workers,
-            arguments.local,
-            arguments.storage,
+            read_compute(arguments),
         )
         release, passed = build(version, plan, registry, arguments.cache_dir)
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))

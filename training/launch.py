@@ -32,8 +32,23 @@ class TrainJob:
     source: Source
     tracking_uri: str
     run_id: str
-    threads: int
     make_loss: Callable[[], Loss] | None = None
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a training runs, and on how much. `storage` holds its checkpoints; every node must see it."""
+
+    workers: int = 1
+    threads: int = 1  # of each worker
+    local: bool = False  # in this process, without Ray
+    storage: Path = Path(".tandem/train")
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.threads < 1:
+            raise ValueError(f"{self.workers} workers of {self.threads} threads: there must be at least one of each")
+        if self.local and self.workers > 1:
+            raise ValueError(f"{self.workers} workers need Ray: leave out --local, or train with one")
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,12 @@ class Trained:
     records: tuple[EpochRecord, ...]
 
 
-def train_here(job: TrainJob) -> Trained:
-    """fit() in this process, without Ray."""
+def run_training(job: TrainJob, compute: Compute) -> Trained:
+    """fit() as `compute` says. Raises TrainingError, or Ray Train's error when its workers fail for good."""
+    return _train_here(job, compute.threads) if compute.local else _train_on_ray(job, compute)
+
+
+def _train_here(job: TrainJob, threads: int) -> Trained:
     records: list[EpochRecord] = []
     log = _EpochLog(job)
 
@@ -51,16 +70,12 @@ def train_here(job: TrainJob) -> Trained:
         records.append(record)
         log(record)
 
-    weights = _fit(job, Worker(device=_device()), None, on_epoch)
+    weights = _fit(job, threads, Worker(device=_device()), None, on_epoch)
     return Trained(weights, tuple(records))
 
 
-def train_on_ray(job: TrainJob, workers: int, storage: Path, use_gpu: bool = False) -> Trained:
-    """fit() on `workers` Ray Train workers of the cluster at RAY_ADDRESS, or of one started for it.
-
-    `storage` must be seen by every node; checkpoints go there and are removed after success.
-    Raises RuntimeError with the worker's error when training fails for good.
-    """
+def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
+    """fit() on Ray Train workers of the cluster at RAY_ADDRESS, or of one started for it."""
     # Ray Train's controller looks for reports every 2 s by default: a short epoch would wait for it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     import ray
@@ -69,25 +84,24 @@ def train_on_ray(job: TrainJob, workers: int, storage: Path, use_gpu: bool = Fal
 
     if not ray.is_initialized():
         _connect()
-    # Without a GPU the workers talk over gloo; nccl needs one each.
     name = f"{job.recipe.task.replace(':', '.')}-{job.run_id[:8]}"
     trainer = TorchTrainer(
         _ray_worker,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        train_loop_config={"job": job, "threads": compute.threads},
+        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=_has_gpu()),
         run_config=RunConfig(
             name=name,
-            storage_path=str(storage.resolve()),
+            storage_path=str(compute.storage.resolve()),
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     result = trainer.fit()
     if result.checkpoint is None:
-        raise RuntimeError(f"training ended without a checkpoint; see {storage / name}")
+        raise RuntimeError(f"training ended without a checkpoint; see {compute.storage / name}")
     with result.checkpoint.as_directory() as folder:
         state = load_checkpoint(Path(folder))
-    shutil.rmtree(storage / name, ignore_errors=True)
+    shutil.rmtree(compute.storage / name, ignore_errors=True)
     return Trained(state["best"]["weights"], tuple(EpochRecord(**record) for record in state["records"]))
 
 
@@ -116,18 +130,19 @@ def _ray_worker(config: dict[str, Any]) -> None:
             save_checkpoint(Path(folder), state)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    _fit(job, worker, start, on_epoch)
+    _fit(job, config["threads"], worker, start, on_epoch)
 
 
 def _fit(
     job: TrainJob,
+    threads: int,
     worker: Worker,
     start: dict[str, Any] | None,
     on_epoch: Callable[[EpochRecord, dict[str, Any]], None],
 ) -> "dict[str, Tensor]":
     import torch
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(job.recipe.seed)
     task = load_task(job.recipe.task, job.source)
     module = build(job.recipe.architecture, task.encoding)
@@ -166,6 +181,13 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_gpu() -> bool:
+    """Whether any node of the cluster has a GPU; workers then get one each, and talk over NCCL."""
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
 
 
 def _connect() -> None:

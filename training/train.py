@@ -10,7 +10,7 @@ from typing import Any
 
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
-from training.launch import Trained, TrainJob, train_here, train_on_ray
+from training.launch import Compute, Trained, TrainJob, run_training
 from training.loop import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
@@ -25,9 +25,7 @@ def train(
     recipe: Recipe,
     source: Source,
     registry: Registry,
-    workers: int = 1,
-    local: bool = False,
-    storage: Path = Path(".tandem/train"),
+    compute: Compute = Compute(),  # noqa: B008
 ) -> Version:
     """Train by `recipe`, evaluate, register the Artifact as the task's `candidate` Version and return it.
 
@@ -39,8 +37,7 @@ def train(
     )
     try:
         run.log_params(flatten(recipe))
-        job = TrainJob(recipe, source, registry.tracking_uri, run.run_id, threads=threads_a_worker(workers))
-        trained = train_here(job) if local else train_on_ray(job, workers, storage)
+        trained = run_training(TrainJob(recipe, source, registry.tracking_uri, run.run_id), compute)
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
             figures = evaluate_and_log(task, artifact, trained, run, f"{task.name}: {reference}")
@@ -52,10 +49,6 @@ def train(
         raise
     run.end()
     return version
-
-
-def threads_a_worker(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers)
 
 
 def version_tags(reference: str, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
@@ -134,9 +127,7 @@ def main() -> None:
     try:
         recipe = override(load_recipe(arguments.recipe), arguments.set)
         source = Source(arguments.data_dir, arguments.download)
-        version = train(
-            arguments.recipe, recipe, source, Registry(), arguments.num_workers, arguments.local, arguments.storage
-        )
+        version = train(arguments.recipe, recipe, source, Registry(), read_compute(arguments))
     except (ValueError, TrainingError) as error:
         sys.exit(f"training.train: {error}")
     print(
@@ -155,8 +146,17 @@ def add_training_arguments(parser: Any) -> None:
     parser.add_argument("--data-dir", type=absolute_path, help="the folder with the task's published files")
     parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
     parser.add_argument("--num-workers", type=int, default=1, help="Ray Train workers (default 1)")
+    parser.add_argument("--threads", type=int, help="of each worker (default: all cores but one, shared among them)")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
     parser.add_argument("--storage", type=absolute_path, default=".tandem/train", help="where checkpoints go")
+
+
+def read_compute(arguments: argparse.Namespace) -> Compute:
+    """What `add_training_arguments` was given. One core stays free by default: threads that wait for a core
+    which a server or another training holds make a step many times slower.
+    """
+    threads = arguments.threads or max(1, ((os.cpu_count() or 1) - 1) // max(1, arguments.num_workers))
+    return Compute(arguments.num_workers, threads, arguments.local, arguments.storage)
 
 
 if __name__ == "__main__":
