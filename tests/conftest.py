@@ -43,3 +43,19 @@ def serve_port(cluster: "LocalCluster") -> int:
     from apps.ports import free_block
 
     return free_block(1)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow server without a cluster, for tests of what talks to the registry alone."""
+    from apps.local import MlflowServer, base_environment
+    from apps.ports import free_block
+
+    folder: Path = tmp_path_factory.mktemp("mlflow")
+    server = MlflowServer(folder, folder, base_environment(), port=free_block(1))
+    server.process.start()
+    try:
+        server.wait_until_ready(90)
+        yield server.uri
+    finally:
+        server.stop()

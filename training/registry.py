@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "tandem.digest"
 IDENTITY_TAG = "tandem.identity"
+REACH_TIMEOUT_S = 10.0
 
 
 class RegistryError(ValueError):
@@ -269,7 +270,7 @@ def _require_reachable(address: str) -> None:
     if not address.startswith(("http://", "https://")):
         return
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
             return
     except urllib.error.HTTPError:
         return  # something answers; whether it is MLflow, the first real call will say

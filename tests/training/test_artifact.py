@@ -34,8 +34,13 @@ ABOUT: dict[str, Any] = {
     "parent": "a" * 64,
 }
 TEXT: dict[str, Any] = {
-    **ABOUT, "encoding": TEXTS, "input": TEXTS.input_spec, "output": output_spec(TEXTS), "architecture": None, "parent": None
-}  # fmt: skip
+    **ABOUT,
+    "encoding": TEXTS,
+    "input": TEXTS.input_spec,
+    "output": output_spec(TEXTS),
+    "architecture": None,
+    "parent": None,
+}
 
 
 def _write(folder: Path, about: dict[str, Any] = ABOUT, **files: bytes) -> Artifact:
@@ -102,7 +107,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no manifest.json"):
+    with pytest.raises(ArtifactError, match=r"holds no manifest.json"):
         load_artifact(tmp_path)
 
 
@@ -140,7 +145,7 @@ def test_a_spoilt_manifest_is_refused_with_what_is_wrong(
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"3", b"\xff\xfe{}", b"null"])
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
-    with pytest.raises(ArtifactError, match="manifest.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"manifest.json cannot be read"):
         Manifest.from_json(raw)
 
 

@@ -36,12 +36,12 @@ def _rewritten(folder: Path, toy: Task, content: bytes, **changes: object) -> No
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, toy: Task) -> None:
     content = write_torch(tmp_path / "other", toy, Architecture("convnet", {"widths": [4, 16]})).model_path.read_bytes()
-    with pytest.raises(ArtifactError, match="(?s)the weights of toy_images .* do not fit it: .*size mismatch"):
+    with pytest.raises(ArtifactError, match=r"(?s)the weights of toy_images .* do not fit it: .*size mismatch"):
         _rewritten(tmp_path, toy, content)
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path, toy: Task) -> None:
-    with pytest.raises(ArtifactError, match="the weights of toy_images .* do not fit it"):
+    with pytest.raises(ArtifactError, match=r"the weights of toy_images .* do not fit it"):
         _rewritten(tmp_path, toy, b"pickle, perhaps")
 
 

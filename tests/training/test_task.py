@@ -117,7 +117,7 @@ def test_an_unknown_task_is_named_in_the_error(reference: str) -> None:
 
 
 def test_what_is_no_task_is_refused() -> None:
-    with pytest.raises(ValueError, match="'tests.toys:image_recipe_of' returned a str, not a Task"):
+    with pytest.raises(ValueError, match=r"'tests.toys:image_recipe_of' returned a str, not a Task"):
         sys.modules["tests.toys"].image_recipe_of = lambda source: "recipe"  # type: ignore[attr-defined]
         try:
             load_task("tests.toys:image_recipe_of", Source())

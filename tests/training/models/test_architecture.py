@@ -19,13 +19,13 @@ def test_an_unknown_model_is_refused_with_the_names_there_are() -> None:
 
 
 def test_an_unknown_callable_is_refused() -> None:
-    with pytest.raises(ValueError, match="'tests.toys:net' names neither"):
+    with pytest.raises(ValueError, match=r"'tests.toys:net' names neither"):
         build(Architecture("tests.toys:net"), IMAGES)
 
 
 @pytest.mark.parametrize("params", [{"widths": [8], "depth": 3}, {}])
 def test_parameters_that_a_model_does_not_take_are_refused(params: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="model 'convnet' with parameters .*: convnet"):
+    with pytest.raises(ValueError, match=r"model 'convnet' with parameters .*: convnet"):
         build(Architecture("convnet", params), IMAGES)
 
 
@@ -39,7 +39,7 @@ def test_parameters_that_a_model_does_not_take_are_refused(params: dict[str, obj
     ],
 )
 def test_a_model_refuses_an_encoding_of_the_other_kind(name: str, params: dict[str, object], encoding: object) -> None:
-    with pytest.raises(ValueError, match="model needs an? (text|image) Encoding, not one of kind"):
+    with pytest.raises(ValueError, match=r"model needs an? (text|image) Encoding, not one of kind"):
         build(Architecture(name, params), encoding)
 
 
