@@ -1,6 +1,7 @@
 """Registry and Run: the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -274,7 +275,7 @@ def _require_reachable(address: str) -> None:
             return
     except urllib.error.HTTPError:
         return  # something answers; whether it is MLflow, the first real call will say
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise RegistryError(
             f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
         ) from error

@@ -1,0 +1,168 @@
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.toys import image_recipe
+from training import train as train_module
+from training.artifact import load_artifact
+from training.launch import Compute
+from training.loop import TrainingError
+from training.module import load_module, predictor
+from training.recipe import Recipe
+from training.registry import Registry, RegistryError, Version
+from training.task import Source, load_task
+from training.train import absolute_path, main, train
+
+REFERENCE = "tests.toys:image_recipe"
+HERE = Compute(local=True)
+
+
+@pytest.fixture(scope="module")
+def registry(mlflow_uri: str) -> Registry:
+    return Registry(mlflow_uri)
+
+
+@pytest.fixture(scope="module")
+def version(registry: Registry) -> Version:
+    return train(REFERENCE, image_recipe(), Source(), registry, HERE)
+
+
+def _client(registry: Registry) -> MlflowClient:
+    return MlflowClient(registry.tracking_uri, registry.tracking_uri)
+
+
+def _artifacts(registry: Registry, run_id: str, folder: str = "") -> set[str]:
+    return {entry.path for entry in _client(registry).list_artifacts(run_id, folder)}
+
+
+def _runs(registry: Registry) -> dict[str, str]:
+    client = _client(registry)
+    experiment = client.get_experiment_by_name("toy_images")
+    return {run.info.run_id: run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_the_teacher_is_the_candidate_and_answers_right(registry: Registry, version: Version, tmp_path: Path) -> None:
+    candidate = registry.resolve("toy_images@candidate")
+    assert candidate == version
+    artifact = load_artifact(registry.fetch(candidate, tmp_path))
+    assert artifact.manifest.variant == "teacher"
+    assert artifact.manifest.format == "torch"
+    assert artifact.manifest.architecture == image_recipe().architecture
+    split = load_task(artifact.manifest.task, Source()).splits["report"]
+    answers = predictor(load_module(artifact))(split.inputs).argmax(axis=1)
+    assert (answers == split.labels).mean() > 0.9
+
+
+def test_a_version_says_what_it_was_made_from(registry: Registry, version: Version) -> None:
+    task = load_task("tests.toys:images", Source())
+    assert version.tags["tandem.recipe"] == REFERENCE
+    assert version.tags["tandem.task"] == "tests.toys:images"
+    assert version.tags["tandem.data_hash"] == task.data_hash
+    assert version.tags["tandem.variant"] == "teacher"
+    assert version.tags.get("tandem.parent", "") == ""
+    run = _client(registry).get_run(version.run_id)
+    assert run.data.tags["tandem.recipe"] == REFERENCE
+    assert run.data.tags["tandem.data_hash"] == task.data_hash
+
+
+def test_a_run_holds_parameters_curves_and_report(registry: Registry, version: Version) -> None:
+    client = _client(registry)
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimizer.lr"] == "0.01"
+    for name in ("train_loss", "val_loss", "val_accuracy", "learning_rate", "samples_per_s"):
+        history = client.get_metric_history(version.run_id, name)
+        assert [entry.step for entry in history] == [1, 2, 3, 4], name
+    assert run.data.metrics["val/accuracy"] == pytest.approx(float(version.tags["val_accuracy"]), abs=1e-4)
+    assert run.data.metrics["report/accuracy"] > 0.9
+    assert "report.html" in _artifacts(registry, version.run_id)
+    plots = {f"plots/{name}.png" for name in ("curves", "confusion", "reliability", "per_class")}
+    assert _artifacts(registry, version.run_id, "plots") == plots
+    page = registry.read_artifact(version.run_id, "report.html").decode()
+    assert "toy_images" in page
+    assert "data:image/png" in page
+
+
+def test_a_diverged_training_registers_nothing(registry: Registry, version: Version) -> None:
+    before = _runs(registry)
+    wild = dataclasses.replace(
+        image_recipe(), optimizer=dataclasses.replace(image_recipe().optimizer, name="sgd", lr=1e30), clip_norm=1e30
+    )
+    with pytest.raises(TrainingError, match="not finite at epoch 1"):
+        train(REFERENCE, wild, Source(), registry, HERE)
+    new = {run_id: status for run_id, status in _runs(registry).items() if run_id not in before}
+    assert list(new.values()) == ["FAILED"]
+    assert registry.resolve("toy_images@candidate") == version
+    with pytest.raises(RegistryError):
+        registry.resolve(f"toy_images@{version.number + 1}")
+
+
+def test_a_report_that_fails_registers_nothing(
+    registry: Registry, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **more: object) -> str:
+        raise OSError("no room for the report")
+
+    before = _runs(registry)
+    monkeypatch.setattr("training.plots.training_report", broken)
+    with pytest.raises(OSError, match="no room"):
+        train(REFERENCE, dataclasses.replace(image_recipe(), epochs=1), Source(), registry, HERE)
+    assert [status for run_id, status in _runs(registry).items() if run_id not in before] == ["FAILED"]
+    assert registry.resolve("toy_images@candidate") == version
+
+
+def _run_main(monkeypatch: pytest.MonkeyPatch, registry: Registry, *arguments: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking_uri)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["training.train", *arguments])
+    main()
+
+
+def test_the_command_says_what_it_registered_and_what_comes_next(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run_main(monkeypatch, registry, REFERENCE, "--local", "--set", "epochs=2", "--set", "optimizer.lr=0.02")
+    version = registry.resolve("toy_images@candidate")
+    run = _client(registry).get_run(version.run_id)
+    assert (run.data.params["epochs"], run.data.params["optimizer.lr"]) == ("2", "0.02")
+    out = capsys.readouterr().out
+    assert "epoch   2/2" in out
+    assert f"registered {version.reference} (alias candidate)" in out
+    assert "python -m optimization.build toy_images@candidate" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such"], "training.train: recipe 'no_such' is not one of digits"),
+        ([REFERENCE, "--set", "optimizer.speed=3"], "training.train: unknown setting 'optimizer.speed'"),
+        ([REFERENCE, "--set", "task=no_such"], "training.train: 'no_such' names neither"),
+        ([REFERENCE, "--set", "batch_size=0"], "training.train: batch_size is 0"),
+    ],
+)
+def test_the_command_answers_a_mistake_in_one_line(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _run_main(monkeypatch, registry, *arguments, "--local")
+    assert str(caught.value.code).startswith(message)
+    assert "\n" not in str(caught.value.code)
+
+
+def test_paths_that_travel_to_workers_are_absolute(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = {}
+
+    def record(reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute) -> Version:
+        seen.update(data_dir=source.data_dir, storage=compute.storage)
+        return Version("toy_images", 1, "", "", {})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_module, "train", record)
+    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data")
+    assert seen == {"data_dir": tmp_path / "data", "storage": tmp_path / ".tandem" / "train"}
+    assert absolute_path("x") == tmp_path / "x"
