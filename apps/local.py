@@ -243,6 +243,8 @@ def base_environment() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(_ADDRESSES_OF_OTHERS)}
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, [env.get(name), LOOPBACK, "localhost"]))
+    # `python`, `serve` and `ray` of a submitted job are this environment's, activated or not.
+    env["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), env.get("PATH")]))
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     # Loopback only, so no tokens; said aloud because Ray's default depends on what ran before on this machine.
     env["RAY_AUTH_MODE"] = "disabled"

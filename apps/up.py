@@ -94,7 +94,12 @@ def up(options: argparse.Namespace, commands: Commands, console: Console) -> int
         launch.show(champion, curl)
         console.print(f"Serving since {serving_after_s:.0f} s after the start.", highlight=False)
         if not options.once:
-            console.print(f"Ctrl-C stops everything. In another terminal: . {_env_file(cluster)}", soft_wrap=True)
+            console.print(
+                "Ctrl-C stops everything. For serve, ray and python -m training.train in another terminal, first: "
+                f". {shlex.quote(str(_env_file(cluster)))}",
+                highlight=False,
+                soft_wrap=True,
+            )
             serve_until_told(cluster)
     return SERVED
 

@@ -33,11 +33,12 @@ def test_addresses_of_another_cluster_do_not_reach_ours(monkeypatch):
     assert env["RAY_AUTH_MODE"] == "disabled"
 
 
-def test_the_code_is_importable_and_loopback_bypasses_proxies(monkeypatch):
+def test_code_and_commands_are_ours_and_loopback_bypasses_proxies(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setenv("NO_PROXY", "example.org")
     env = base_environment()
     assert env["PYTHONPATH"] == f"{ROOT}{os.pathsep}/somewhere"
+    assert Path(shutil.which("python", path=env["PATH"])).parent == Path(sys.executable).parent
     assert env["NO_PROXY"] == "example.org,127.0.0.1,localhost"
 
 
