@@ -48,7 +48,7 @@ class TorchRunner:
         self.input_spec = artifact.manifest.input
         self.output_spec = artifact.manifest.output
         self.device = "cpu"
-        self.precision = artifact.manifest.precision
+        self.precision: str = artifact.manifest.precision
 
     def __call__(self, batch: Array) -> NDArray[np.float32]:
         _check(batch, self.input_spec)
@@ -56,14 +56,27 @@ class TorchRunner:
 
 
 class OnnxRunner:
-    """ONNX Runtime on the CPU provider, sequential, without spinning threads."""
+    """ONNX Runtime on the CPU provider, sequential, without spinning threads.
+
+    Raises RunnerError where the graph cannot be opened, or is not the one that the manifest describes.
+    """
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        self._session = onnx_session(artifact.model_path, threads)
         self.input_spec = artifact.manifest.input
         self.output_spec = artifact.manifest.output
+        try:
+            self._session = onnx_session(artifact.model_path, threads)
+        except Exception as error:  # ONNX Runtime's errors have no root of their own
+            raise RunnerError(f"ONNX Runtime cannot open {artifact.model_path}: {error}") from error
+        inputs = [node.name for node in self._session.get_inputs()]
+        outputs = [node.name for node in self._session.get_outputs()]
+        if inputs != [self.input_spec.name] or self.output_spec.name not in outputs:
+            raise RunnerError(
+                f"{artifact.model_path} reads {inputs} and answers {outputs}; its manifest says that it reads "
+                f"{self.input_spec.name!r} and answers {self.output_spec.name!r}"
+            )
         self.device = "cpu"
-        self.precision = artifact.manifest.precision
+        self.precision: str = artifact.manifest.precision
 
     def __call__(self, batch: Array) -> NDArray[np.float32]:
         _check(batch, self.input_spec)

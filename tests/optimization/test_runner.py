@@ -1,0 +1,163 @@
+"""One contract for every Runner: each test here runs over all of them."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimization.runner import OnnxRunner, Runner, RunnerError, TorchRunner, open_runner
+from optimization.variants import float_variant
+from tests.toys import VOCABULARY, images, texts, write_torch
+from training.artifact import Artifact, write_artifact
+from training.encoding import Array
+from training.models.architecture import Architecture
+from training.module import load_module, predictor
+from training.task import Source, Task
+
+ARCHITECTURES = {
+    "images": Architecture("convnet", {"widths": [8, 16], "dropout": 0.5}),
+    "texts": Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 8, "hidden": 8, "dropout": 0.5}),
+}
+TASKS = {"images": images, "texts": texts}
+CASES = [(kind, form) for kind in TASKS for form in ("torch", "onnx")]
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Task]:
+    return {kind: load(Source()) for kind, load in TASKS.items()}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tasks: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Artifact]:
+    folder: Path = tmp_path_factory.mktemp("runners")
+    made = {}
+    for kind, task in tasks.items():
+        made[kind, "torch"] = write_torch(folder / kind, task, ARCHITECTURES[kind])
+        made[kind, "onnx"] = float_variant(f"{kind}-fp32", made[kind, "torch"], task, folder, threads=1).artifact
+    return made
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    kind, form = request.param
+    return kind, form
+
+
+@pytest.fixture(scope="module")
+def runner(case: tuple[str, str], artifacts: dict[tuple[str, str], Artifact]) -> Runner:
+    return open_runner(artifacts[case])
+
+
+@pytest.fixture(scope="module")
+def inputs(case: tuple[str, str], tasks: dict[str, Task]) -> Array:
+    return tasks[case[0]].splits["report"].inputs
+
+
+def test_the_artifacts_format_chooses_the_runner(case: tuple[str, str], runner: Runner) -> None:
+    assert isinstance(runner, {"torch": TorchRunner, "onnx": OnnxRunner}[case[1]])
+
+
+def test_a_runner_says_what_it_takes_gives_and_runs_on(runner: Runner, case: tuple[str, str]) -> None:
+    assert (runner.input_spec.name, runner.output_spec.name) == ("image" if case[0] == "images" else "tokens", "logits")
+    assert (runner.precision, runner.device) == ("fp32", "cpu")
+
+
+def test_logits_are_the_modules(
+    runner: Runner, case: tuple[str, str], artifacts: dict[tuple[str, str], Artifact], inputs: Array
+) -> None:
+    module = load_module(artifacts[case[0], "torch"])
+    logits = runner(inputs)
+    assert logits.dtype == np.float32
+    assert logits.shape == (len(inputs), runner.output_spec.shape[1])
+    np.testing.assert_allclose(logits, predictor(module)(inputs), atol=1e-5)
+
+
+def test_a_row_is_answered_alike_in_every_batch(runner: Runner, inputs: Array) -> None:
+    whole = runner(inputs)
+    for size in (1, 2, 3, 7, 32):
+        parts = [runner(inputs[first : first + size]) for first in range(0, len(inputs), size)]
+        np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+
+
+def test_eight_threads_get_their_own_answers(runner: Runner, inputs: Array) -> None:
+    batches = [np.roll(inputs, shift, axis=0)[: 4 + shift % 5] for shift in range(64)]
+    expected = [runner(batch) for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        for got, want in zip(pool.map(runner, batches), expected, strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_the_array_may_be_read_only_or_a_view(runner: Runner, inputs: Array) -> None:
+    expected = runner(inputs[::2].copy())
+    read_only = np.frombuffer(inputs.tobytes(), inputs.dtype).reshape(inputs.shape)
+    np.testing.assert_allclose(runner(read_only[::2]), expected, atol=1e-6)
+    backwards = np.ascontiguousarray(inputs[::-1])[::-1]
+    np.testing.assert_allclose(runner(backwards[::2]), expected, atol=1e-6)
+
+
+def test_the_input_is_left_as_it_was_and_the_answer_is_the_callers(runner: Runner, inputs: Array) -> None:
+    batch = inputs[:4].copy()
+    first = runner(batch)
+    kept = first.copy()
+    assert (batch == inputs[:4]).all()
+    runner(inputs[4:8])
+    assert (first == kept).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.bool_, ">i8"])
+def test_another_dtype_is_refused(runner: Runner, inputs: Array, dtype: str) -> None:
+    with pytest.raises(RunnerError, match=f"input '{runner.input_spec.name}' wants {runner.input_spec.datatype}"):
+        runner(inputs.astype(dtype))
+
+
+def test_another_shape_is_refused(runner: Runner, inputs: Array) -> None:
+    for wrong in (inputs[0], inputs[None], inputs[:0]):
+        with pytest.raises(RunnerError, match=r"wants .*; got"):
+            runner(wrong)
+    if inputs.ndim == 4:
+        with pytest.raises(RunnerError, match=r"\[-1, 1, 4, 4\]; got uint8 \[60, 1, 4, 3\]"):
+            runner(inputs[..., :3])
+    else:
+        with pytest.raises(RunnerError, match=r"got int64 \[60, 0\]"):
+            runner(inputs[:, :0])
+
+
+def test_texts_of_any_length_are_answered(artifacts: dict[tuple[str, str], Artifact], tasks: dict[str, Task]) -> None:
+    tokens = tasks["texts"].splits["report"].inputs
+    for form in ("torch", "onnx"):
+        run = open_runner(artifacts["texts", form])
+        module = predictor(load_module(artifacts["texts", "torch"]))
+        for batch in (tokens[:1, :1], tokens[:3, :5], np.tile(tokens[:2], (1, 6))):
+            np.testing.assert_allclose(run(batch), module(batch), atol=1e-5)
+
+
+def _rewritten(sound: Artifact, folder: Path, content: bytes, **changes: object) -> Artifact:
+    about = {name: getattr(sound.manifest, name) for name in sound.manifest.__dataclass_fields__ if name != "files"}
+    return write_artifact(folder, {"model.onnx": content}, **{**about, **changes})
+
+
+def test_what_is_no_graph_is_refused(artifacts: dict[tuple[str, str], Artifact], tmp_path: Path) -> None:
+    broken = _rewritten(artifacts["images", "onnx"], tmp_path / "broken", b"no graph")
+    with pytest.raises(RunnerError, match=r"cannot open .*model\.onnx"):
+        open_runner(broken)
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_graph_that_its_manifest_does_not_describe_is_refused(
+    artifacts: dict[tuple[str, str], Artifact], tmp_path: Path, side: str
+) -> None:
+    sound = artifacts["images", "onnx"]
+    spec = dataclasses.replace(getattr(sound.manifest, side), name="other")
+    odd = _rewritten(sound, tmp_path / "odd", sound.model_path.read_bytes(), **{side: spec})
+    with pytest.raises(RunnerError, match=r"reads \['image'\] and answers \['logits'\]; its manifest .*'other'"):
+        open_runner(odd)
+
+
+def test_a_user_module_is_run_like_any_other(tasks: dict[str, Task], tmp_path: Path) -> None:
+    architecture = Architecture("tests.toys:dense", {"hidden": 4})
+    artifact = write_torch(tmp_path / "own", tasks["images"], architecture)
+    exported = float_variant("own-fp32", artifact, tasks["images"], tmp_path, threads=1)
+    batch = tasks["images"].splits["val"].inputs[:5]
+    np.testing.assert_allclose(exported.runner(batch), open_runner(artifact)(batch), atol=1e-5)
