@@ -1,0 +1,116 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optimization.export import ExportError
+from optimization.variants import (
+    MAX_EXPORT_DIFFERENCE,
+    Variant,
+    float_variant,
+    int8_variant,
+    range_rows,
+    threshold_split,
+)
+from tests.toys import VOCABULARY, images, texts, write_torch
+from training.artifact import load_artifact
+from training.encoding import ImageEncoding
+from training.models.architecture import Architecture
+from training.task import Source, Split, Task
+
+
+@pytest.fixture(scope="module")
+def toy() -> Task:
+    return images(Source())
+
+
+@pytest.fixture(scope="module")
+def pair(toy: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, Variant]:
+    folder: Path = tmp_path_factory.mktemp("variants")
+    source = write_torch(folder / "student", toy, Architecture("convnet", {"widths": [16, 32]}), variant="student")
+    exact = float_variant("student-fp32", source, toy, folder, threads=1)
+    return exact, int8_variant("student-int8", exact, toy, folder, threads=1)
+
+
+def test_a_variant_is_an_artifact_with_its_line_of_descent(pair: tuple[Variant, Variant]) -> None:
+    exact, quantized = pair
+    source = load_artifact(exact.artifact.folder.parent / "student")
+    assert (exact.name, quantized.name) == ("student-fp32", "student-int8")
+    assert (exact.artifact.manifest.precision, quantized.artifact.manifest.precision) == ("fp32", "int8")
+    assert exact.artifact.manifest.parent == source.digest
+    assert quantized.artifact.manifest.parent == exact.artifact.digest
+    for variant in pair:
+        manifest = load_artifact(variant.artifact.folder).manifest
+        assert manifest.format == "onnx"
+        assert manifest.encoding == source.manifest.encoding
+        assert manifest.architecture == source.manifest.architecture
+    assert quantized.artifact.size_bytes < exact.artifact.size_bytes
+
+
+def test_parity_is_measured_against_the_parent(pair: tuple[Variant, Variant], toy: Task) -> None:
+    exact, quantized = pair
+    assert exact.parity.max_abs_diff < 1e-4
+    assert (exact.parity.flips, exact.parity.rows) == (0, 60)
+    gate = toy.splits["gate"].inputs
+    difference = float(np.abs(quantized.runner(gate) - exact.runner(gate)).max())
+    assert quantized.parity.max_abs_diff == pytest.approx(difference, rel=1e-3)
+    assert difference > 1e-4
+
+
+def test_a_texts_variant_carries_its_tokenizer_and_is_quantized_dynamically(tmp_path: Path) -> None:
+    task = texts(Source())
+    architecture = Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 16, "hidden": 16})
+    exact = float_variant("t-fp32", write_torch(tmp_path / "t", task, architecture), task, tmp_path, threads=1)
+    quantized = int8_variant("t-int8", exact, task, tmp_path, threads=1)
+    tokenizer = task.files[task.encoding.tokenizer_file]
+    assert quantized.artifact.encoding_files() == {task.encoding.tokenizer_file: tokenizer}
+    operations = {node.op_type for node in onnx.load(quantized.artifact.model_path).graph.node}
+    assert "DynamicQuantizeLSTM" in operations
+    assert "QuantizeLinear" not in operations
+    assert quantized.parity.rows == 60
+
+
+def test_ranges_and_threshold_come_from_different_calibration_rows(toy: Task) -> None:
+    used, rest = range_rows(toy), threshold_split(toy)
+    assert 0 < used < len(rest)
+    assert used + len(rest) == len(toy.splits["calibration"])
+    assert (rest.inputs == toy.splits["calibration"].inputs[used:]).all()
+    assert (rest.labels == toy.splits["calibration"].labels[used:]).all()
+
+
+def test_a_large_calibration_split_gives_its_surplus_to_the_threshold(toy: Task) -> None:
+    many = Split(np.zeros((5000, 1, 4, 4), np.uint8), np.zeros(5000, np.int64))
+    large = dataclasses.replace(toy, splits={**toy.splits, "calibration": many})
+    assert range_rows(large) == 512
+    assert len(threshold_split(large)) == 4488
+
+
+class _Unfaithful(nn.Module):
+    """Answers otherwise when it is exported than when it is run."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits: Tensor = self.head(images_BCHW.float().flatten(1) / 255)
+        return logits + 1 if torch.compiler.is_compiling() else logits
+
+
+def unfaithful(encoding: ImageEncoding) -> nn.Module:
+    return _Unfaithful(len(encoding.labels))
+
+
+def test_a_graph_that_does_not_answer_as_its_module_is_refused(
+    toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tests.toys
+
+    monkeypatch.setattr(tests.toys, "unfaithful", unfaithful, raising=False)
+    source = write_torch(tmp_path / "source", toy, Architecture("tests.toys:unfaithful"))
+    with pytest.raises(ExportError, match=f"odd: the exported .* by 1; at most {MAX_EXPORT_DIFFERENCE} is rounding"):
+        float_variant("odd", source, toy, tmp_path, threads=1)
