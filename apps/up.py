@@ -19,12 +19,12 @@ from typing import IO
 from rich.console import Console
 from rich.markup import escape
 
-from apps.deploy import DeployError
-from apps.launch import Commands, Launch
-from apps.local import ROOT, LocalCluster
-from apps.ports import find_holder, is_free
-from apps.process import ProcessError
-from apps.stages import Stages
+from apps.launcher.deploy import DeployError
+from apps.launcher.launch import Commands, Launch
+from apps.launcher.local import ROOT, LocalCluster
+from apps.launcher.ports import find_holder, is_free
+from apps.launcher.process import ProcessError
+from apps.launcher.stages import Stages
 
 SERVED, FAILED, IN_USE, INTERRUPTED = 0, 1, 2, 130
 

@@ -70,6 +70,11 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
     stages succeeded; only a Release that passes its gate becomes `champion`.
     """
     teacher = load_artifact(registry.fetch(version, cache_dir))
+    if plan.student_recipe.task != teacher.manifest.task:
+        raise ValueError(
+            f"the student's recipe is for {plan.student_recipe.task!r}, the teacher is of {teacher.manifest.task!r}: "
+            "a student learns its teacher's task"
+        )
     task = load_task(teacher.manifest.task, plan.source)
     if task.data_hash != version.tags.get("tandem.data_hash"):
         raise ValueError(
@@ -185,6 +190,9 @@ def _register(
     registry.promote(version.name, version.number, "candidate")
     if passed:
         registry.crown(version.name, version.number)
+    for name in (built.student, "release"):
+        for check in built.verdicts[name].failures:
+            _say(f"refused, {name}: {check.sentence}")
     return version, passed
 
 
@@ -193,7 +201,7 @@ def _ref(version: Version) -> VersionRef:
 
 
 def _say(stage: str) -> None:
-    print(f"build: {stage} ...", flush=True)
+    print(f"build: {stage}", flush=True)
 
 
 def main() -> None:

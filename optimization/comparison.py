@@ -73,7 +73,7 @@ class Comparison:
 
     def log(self, run: Run, calibration: Calibration, verdicts: Mapping[str, Verdict], task: Task) -> None:
         """Into the run: metrics, comparison.json, calibration.json, verdicts.json, the plots and report.html."""
-        from optimization import plots
+        from optimization.plots import accuracy_latency_scatter, build_report, cascade_curve
 
         for row in self.rows:
             figures = {key: value for key, value in asdict(row).items() if key != "variant"}
@@ -83,11 +83,11 @@ class Comparison:
         run.log_text(json.dumps(calibration.to_json(), indent=2), "calibration.json")
         run.log_text(json.dumps({key: v.to_json() for key, v in verdicts.items()}, indent=2), "verdicts.json")
         shown = {
-            "accuracy_latency": plots.accuracy_latency_scatter(self.rows),
-            "cascade": plots.cascade_curve(calibration),
+            "accuracy_latency": accuracy_latency_scatter(self.rows),
+            "cascade": cascade_curve(calibration),
         }
         run.log_figures(shown)
-        run.log_text(plots.build_report(task.name, self, calibration, verdicts, shown), "report.html")
+        run.log_text(build_report(task.name, self, calibration, verdicts, shown), "report.html")
 
 
 def compare(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimization.cascade import Rows, clopper_pearson_lower
-from optimization.measure import Parity, size_text
+from optimization.measure import Parity
+from optimization.table import size_text
 from training.encoding import Array
 from training.evaluate import check_logits
 

@@ -200,11 +200,6 @@ def describe_host(threads: int, libraries: Sequence[str] = LIBRARIES) -> Host:
     )
 
 
-def size_text(size_bytes: int) -> str:
-    """A size for a reader, in decimal kilobytes or megabytes."""
-    return f"{size_bytes / 1e6:.3g} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.3g} kB"
-
-
 def _time_calls(runner: Callable[[Array], Array], batch: Array, calls: int) -> list[int]:
     taken_ns = []
     for _ in range(calls):

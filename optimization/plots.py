@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from optimization.cascade import Calibration
 from optimization.gate import Verdict
-from optimization.measure import size_text
+from optimization.table import size_text
 from training.page import facts_html, figure_html, page, section, table_html
 from training.plots import FIRST, MUTED, SECOND, new_figure, plain
 

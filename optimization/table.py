@@ -35,4 +35,5 @@ def comparison_table(release: str, comparison: Mapping[str, Any]) -> Table:
 
 
 def size_text(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"
+    """A size for a reader, in decimal kilobytes or megabytes."""
+    return f"{size_bytes / 1e6:.3g} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.3g} kB"

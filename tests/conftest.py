@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from apps.local import LocalCluster
+    from apps.launcher.local import LocalCluster
 
 NUM_CPUS = 4
 
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]":
     """A Ray head and an MLflow server of this session's own; processes reach them through `cluster.environment`."""
-    from apps.local import LocalCluster
+    from apps.launcher.local import LocalCluster
 
     state_dir: Path = tmp_path_factory.mktemp("cluster")
     with LocalCluster(state_dir, num_cpus=NUM_CPUS) as started:
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]
 @pytest.fixture(scope="session")
 def serve_port(cluster: "LocalCluster") -> int:
     """The port of this session's Serve: one for all tests, since a running Serve cannot change it."""
-    from apps.ports import free_block
+    from apps.launcher.ports import free_block
 
     return free_block(1)
 
@@ -48,8 +48,8 @@ def serve_port(cluster: "LocalCluster") -> int:
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An MLflow server without a cluster, for tests of what talks to the registry alone."""
-    from apps.local import MlflowServer, base_environment
-    from apps.ports import free_block
+    from apps.launcher.local import MlflowServer, base_environment
+    from apps.launcher.ports import free_block
 
     folder: Path = tmp_path_factory.mktemp("mlflow")
     server = MlflowServer(folder, folder, base_environment(), port=free_block(1))

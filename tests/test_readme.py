@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apps.ports import free_block
+from apps.launcher.ports import free_block
 from tests.readme import README, Block, blocks
 
 ROOT = README.parent

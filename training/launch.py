@@ -79,7 +79,7 @@ def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
     # Ray Train's controller looks for reports every 2 s by default: a short epoch would wait for it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     if not ray.is_initialized():
@@ -89,11 +89,12 @@ def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
         _ray_worker,
         train_loop_config={"job": job, "threads": compute.threads},
         scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=_has_gpu()),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
             name=name,
             storage_path=str(compute.storage.resolve()),
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),  # the epochs' own lines say how it goes
         ),
     )
     result = trainer.fit()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from apps.local import ROOT
+from apps.launcher.local import ROOT
 from apps.up import InUseError, check_port, lock
 
 

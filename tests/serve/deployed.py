@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import yaml
 
-from apps.deploy import deploy_command, wait_until_running
-from apps.local import ROOT, LocalCluster
+from apps.launcher.deploy import deploy_command, wait_until_running
+from apps.launcher.local import ROOT, LocalCluster
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.local import ROOT, LocalCluster
+from apps.launcher.local import ROOT, LocalCluster
 from optimization.release import load_release
 from optimization.runner import open_runner
 from tests.serve.deployed import Deployed, deploy

@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,17 @@ def test_an_impossible_compute_is_refused(compute: dict[str, int], message: str)
         Compute(**compute)
 
 
+@pytest.fixture
+def connected(cluster: object) -> Iterator[None]:
+    """Training connects this process to the cluster: left so, it would fall with it."""
+    import ray
+
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.cluster
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("connected")
 def test_ray_workers_train_on_after_one_was_lost(tmp_path: Path) -> None:
     registry = Registry()
     run = registry.start_run("launch", "on Ray", {})

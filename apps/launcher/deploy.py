@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from apps.local import tool
-from apps.ports import LOOPBACK
+from apps.launcher.local import tool
+from apps.launcher.ports import LOOPBACK
 
 
 class DeployError(RuntimeError):

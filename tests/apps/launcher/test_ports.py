@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from apps.ports import family_of, find_holder, free_block, is_free, reserve, reserve_block
+from apps.launcher.ports import family_of, find_holder, free_block, is_free, reserve, reserve_block
 
 
 @pytest.fixture

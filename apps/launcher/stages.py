@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from apps.process import Process
+from apps.launcher.process import Process
 
 _POLL_S = 0.2
 _NOTE_CHARS = 70

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from apps.deploy import DeployError, wait_until_running, write_config
+from apps.launcher.deploy import DeployError, wait_until_running, write_config
 
 SERVE_STATE = "/api/serve/applications/"
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from rich.markup import escape
 
-from apps.champion import Champion
-from apps.deploy import DeployError, deploy_command, wait_until_running, write_config
-from apps.local import ROOT, LocalCluster
-from apps.ports import LOOPBACK, find_holder, is_free
-from apps.process import ProcessError
-from apps.stages import Stages
-from apps.summary import print_addresses, sample_request, send, variants_table
+from apps.launcher.champion import Champion
+from apps.launcher.deploy import DeployError, deploy_command, wait_until_running, write_config
+from apps.launcher.local import ROOT, LocalCluster
+from apps.launcher.ports import LOOPBACK, find_holder, is_free
+from apps.launcher.process import ProcessError
+from apps.launcher.stages import Stages
+from apps.launcher.summary import print_addresses, sample_request, send
+from optimization.table import comparison_table
 
 _DEPLOY_TIMEOUT_S = 120.0
 _LOAD_RATE, _LOAD_S, _LOAD_P95_MS = 20, 10, 50
@@ -31,19 +32,19 @@ class Commands:
     build: Sequence[str]
     champion: Sequence[str]
     load_test: Sequence[str]
+    save_inputs: Sequence[str]
 
     @classmethod
     def of(cls, model: str, state_dir: Path, data_dir: Path | None = None) -> "Commands":
         def module(name: str, *arguments: str) -> list[str]:
             return [sys.executable, "-m", name, *arguments]
 
-        folders = [f"--storage={state_dir / 'train'}"]
-        if data_dir is not None:
-            folders.append(f"--data-dir={data_dir}")
+        data = [f"--data-dir={data_dir}"] if data_dir is not None else []
+        folders = [f"--storage={state_dir / 'train'}", *data]
         return cls(
             train=module("training.train", model, *folders),
             build=module("optimization.build", f"{model}@candidate", f"--cache-dir={state_dir / 'cache'}", *folders),
-            champion=module("apps.champion", model),
+            champion=module("apps.launcher.champion", model),
             load_test=module(
                 "loadtests.slo",
                 f"--model={model}",
@@ -51,6 +52,7 @@ class Commands:
                 f"--duration={_LOAD_S}",
                 f"--p95-ms={_LOAD_P95_MS}",
             ),
+            save_inputs=module("training.task", model, "--split=report", *data),
         )
 
 
@@ -106,6 +108,7 @@ class Launch:
         """Train the teacher and build the Release from it."""
         self._run(f"Train the {self.model} teacher", self.commands.train, "train.log")
         self._run("Distil, quantize, measure and register", self.commands.build, "build.log")
+        self._save_inputs()
         champion = self.find_champion()
         if champion is None:
             raise ProcessError(
@@ -113,6 +116,15 @@ class Launch:
                 f"{self.cluster.log_dir / 'build.log'} and in MLflow's run"
             )
         return champion
+
+    @property
+    def inputs(self) -> Path:
+        """Rows of the report split, which no model was made from: what the first prediction and the load test send."""
+        return self.cluster.state_dir / "inputs" / f"{self.model}.npz"
+
+    def _save_inputs(self) -> None:
+        self.inputs.parent.mkdir(exist_ok=True)
+        self._run("Save test inputs", [*self.commands.save_inputs, f"--save={self.inputs}"], "inputs.log")
 
     def deploy(self) -> None:
         if not is_free(self.port):
@@ -129,7 +141,9 @@ class Launch:
 
     def predict(self) -> str:
         """Send the sample, show the answer, return the curl line that sends it again."""
-        request = sample_request(self.endpoint_url, self.model)
+        if not self.inputs.exists():
+            self._save_inputs()
+        request = sample_request(self.endpoint_url, self.model, self.inputs)
         with self.stages.stage("First prediction"):
             started = time.monotonic()
             answer = send(request)
@@ -143,7 +157,7 @@ class Launch:
         """A missed objective is said, not fatal: the endpoint serves."""
         out = self.cluster.state_dir / "loadtest"
         title = f"Load test: {_LOAD_RATE} requests/s for {_LOAD_S} s"
-        command = [*self.commands.load_test, f"--url={self.endpoint_url}", f"--out={out}"]
+        command = [*self.commands.load_test, f"--url={self.endpoint_url}", f"--inputs={self.inputs}", f"--out={out}"]
         status = self._run(title, command, "loadtest.log", check=False)
         console = self.stages.console
         if status in (0, 1):
@@ -157,8 +171,8 @@ class Launch:
     def show(self, champion: Champion, curl: str) -> None:
         console = self.stages.console
         console.print()
-        if champion.rows:
-            console.print(variants_table(champion))
+        if champion.comparison:
+            console.print(comparison_table(champion.release, champion.comparison))
         addresses = {
             "Endpoint": f"{self.endpoint_url}/",
             "OpenAPI": f"{self.endpoint_url}/docs",

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from apps.local import ROOT, LocalCluster, base_environment, default_num_cpus
+from apps.launcher.local import ROOT, LocalCluster, base_environment, default_num_cpus
 
 
 def processes_mentioning(*texts):
@@ -96,7 +96,7 @@ def listeners_off_loopback(processes):
 def test_a_killed_parent_takes_the_cluster_with_it(tmp_path):
     script = f"""
 import pathlib, time
-from apps.local import LocalCluster
+from apps.launcher.local import LocalCluster
 with LocalCluster(pathlib.Path({str(tmp_path)!r}), num_cpus=2) as cluster:
     print(cluster.ray.temp_dir, flush=True)
     time.sleep(600)

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from apps.local import ROOT
-from apps.process import Process, ProcessError, wait_for_url
+from apps.launcher.local import ROOT
+from apps.launcher.process import Process, ProcessError, wait_for_url
 
 # A command with a child of its own in the same group; both ignore a polite SIGTERM when told so.
 FAMILY = """
@@ -87,7 +87,7 @@ def test_stop_after_the_end_does_nothing(tmp_path):
 def test_a_killed_parent_leaves_nothing_behind(tmp_path):
     parent = f"""
 import os, pathlib, sys, time
-from apps.process import Process
+from apps.launcher.process import Process
 log_path = pathlib.Path({str(tmp_path)!r}, "x.log")
 process = Process("x", [sys.executable, "-c", {FAMILY!r}], env=os.environ, log_path=log_path)
 process.start()

@@ -7,8 +7,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from apps.process import ProcessError
-from apps.stages import Stages, newest_line
+from apps.launcher.process import ProcessError
+from apps.launcher.stages import Stages, newest_line
 
 
 def plain():

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from apps.ports import LOOPBACK, reserve, reserve_block
-from apps.process import Process, wait_for_url
+from apps.launcher.ports import LOOPBACK, reserve, reserve_block
+from apps.launcher.process import Process, wait_for_url
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Fixed ports of a head, in the order in which `ray start` is given them; the workers' ports follow.
 _PORT_FLAGS = (

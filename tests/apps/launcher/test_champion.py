@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from apps.champion import Champion, Pair, Row, find_champion
+from apps.launcher.champion import Champion, find_champion
 from training.registry import RegistryError, Version
 
-ROW = {"variant": "student int8", "accuracy": 0.97, "size_bytes": 9, "p50_ms": 0.1, "p95_ms": 0.2, "speedup": 4.0}
+COMPARISON = {"rows": [{"variant": "student-int8", "accuracy": 0.97}], "report_rows": 360}
 
 
 class MlflowError(Exception):
@@ -34,13 +34,8 @@ class FakeRegistry:
 
 
 def test_the_champion_comes_with_the_table_of_its_build():
-    comparison = {
-        "rows": [{**ROW, "flips": 3}],
-        "pair": {"student": "int8", "accuracy": 0.98, "deferral": 0.1},
-        "report_rows": 360,
-    }
-    found = find_champion(FakeRegistry(artifact=json.dumps(comparison).encode()), "digits")
-    assert found == Champion("digits.endpoint@3", (Row(**ROW),), Pair(0.98, 0.1), 360)
+    found = find_champion(FakeRegistry(artifact=json.dumps(COMPARISON).encode()), "digits")
+    assert found == Champion("digits.endpoint@3", COMPARISON)
 
 
 def test_a_release_without_a_table_serves_as_well():
@@ -58,6 +53,6 @@ def test_a_registry_in_trouble_is_not_taken_for_an_empty_one():
 
 
 def test_the_line_that_is_printed_reads_back():
-    champion = Champion("digits.endpoint@3", (Row(**ROW),), Pair(0.98, 0.1), 360)
+    champion = Champion("digits.endpoint@3", COMPARISON)
     assert Champion.parse(json.dumps(asdict(champion))) == champion
     assert Champion.parse("null") is None
