@@ -101,6 +101,7 @@ def connected(cluster: object) -> Iterator[None]:
 
 
 @pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray warns of settings that it makes itself
 @pytest.mark.usefixtures("connected")
 def test_ray_workers_train_on_after_one_was_lost(tmp_path: Path) -> None:
     registry = Registry()
