@@ -7,13 +7,13 @@ Shape suffixes: B batch, C channels or classes, H height, W width, L tokens.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
 Array = NDArray[Any]
 
@@ -30,6 +30,8 @@ NUMPY_OF_DATATYPE: dict[str, np.dtype[Any]] = {
 
 MAX_IMAGE_PIXELS = 20_000_000
 MAX_TEXT_CHARACTERS = 100_000
+# A JPEG's fast reduced decoding stays above this many pixels a side.
+MIN_DECODED_SIDE = 192
 
 
 class PayloadError(ValueError):
@@ -65,9 +67,11 @@ class TensorSpec:
 class ImageEncoding:
     """An image payload becomes uint8 [C, H, W]; scaling to floats happens inside the model's graph.
 
-    `polarity="light_on_dark"` inverts a payload whose border is lighter than its middle grey, as a
-    photographed pen stroke is. `crop_to_content` cuts to the bounding box of what differs from the
-    background and fits that into the frame with its aspect kept; otherwise the image is resized.
+    `polarity="light_on_dark"` inverts a payload that is drawn dark on light, as a photographed pen stroke is.
+    `crop_to_content` finds the ink on its paper, whatever the light, and fits its bounding box into the frame
+    with its aspect kept; otherwise the image is resized. `ink_share` then thickens or thins the strokes until
+    they cover that share of the square around them, as they do in a set that normalised its pens. A payload
+    that already has the frame's size is taken as framed: neither cropped nor resized.
     """
 
     height: int
@@ -76,6 +80,7 @@ class ImageEncoding:
     labels: tuple[str, ...]
     polarity: Literal["as_is", "light_on_dark"] = "as_is"
     crop_to_content: bool = False
+    ink_share: float | None = None
     kind: Literal["image"] = "image"
 
     def __post_init__(self) -> None:
@@ -83,6 +88,10 @@ class ImageEncoding:
             raise ValueError(f"channels is {self.channels}: an image has 1 (grey) or 3 (RGB)")
         if self.height < 1 or self.width < 1:
             raise ValueError(f"image size {self.height}x{self.width}: both sides must be at least 1 pixel")
+        if self.crop_to_content and self.channels != 1:
+            raise ValueError(f"crop_to_content with {self.channels} channels: ink is found in grey images only")
+        if self.ink_share is not None and not (self.crop_to_content and 0 < self.ink_share < 1):
+            raise ValueError(f"ink_share is {self.ink_share}: give a share between 0 and 1, with crop_to_content")
 
     @property
     def input_spec(self) -> TensorSpec:
@@ -201,57 +210,71 @@ class Encoder:
 
 def encode_image(encoding: ImageEncoding, payload: bytes) -> NDArray[np.uint8]:
     """Image file bytes -> uint8 [C, H, W]; raises PayloadError on what is no image or too large."""
-    image = _open_image(payload).convert("L" if encoding.channels == 1 else "RGB")
-    if encoding.polarity == "light_on_dark" and _is_dark_on_light(image):
-        image = Image.eval(image, lambda value: 255 - value)
+    frame = (encoding.width, encoding.height)
+    image = _open_image(payload, max(*frame, MIN_DECODED_SIDE))
+    image = image.convert("L" if encoding.channels == 1 else "RGB")
     if encoding.crop_to_content:
-        image = _fit_content(image, encoding.height, encoding.width)
-    else:
-        image = image.resize((encoding.width, encoding.height), Image.Resampling.BOX)
+        return _encode_drawing(encoding, np.asarray(image, dtype=np.uint8))[None]
+    if encoding.polarity == "light_on_dark" and _has_light_border(image):
+        image = ImageOps.invert(image)
+    if image.size != frame:
+        image = image.resize(frame, Image.Resampling.BOX)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if encoding.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _open_image(payload: bytes) -> Image.Image:
+def _encode_drawing(encoding: ImageEncoding, grey_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # SciPy's filters are imported where a drawing is read: no other Encoding needs them.
+    from training.ink import find_ink, fit_ink, is_dark_on_light, working_plane
+
+    plane_HW = working_plane(grey_HW)
+    dark = encoding.polarity == "light_on_dark" and is_dark_on_light(plane_HW)
+    if grey_HW.shape == (encoding.height, encoding.width):
+        return 255 - grey_HW if dark else grey_HW
+    return fit_ink(find_ink(plane_HW if dark else 1 - plane_HW), encoding.height, encoding.width, encoding.ink_share)
+
+
+def _open_image(payload: bytes, side: int) -> Image.Image:
+    """Decode PNG or JPEG upright, at least `side` pixels wide and high where the file has them."""
+    # The file classes themselves, not Image.open: nothing is allocated or warned of before the size is checked.
+    opener = next((opener for magic, opener in _FILE_OPENERS.items() if payload.startswith(magic)), None)
+    if opener is None:
+        raise PayloadError(f"not a PNG or JPEG image: {len(payload)} bytes that start with {payload[:8]!r}")
     try:
-        image = Image.open(io.BytesIO(payload), formats=("PNG", "JPEG"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PayloadError(f"not a PNG or JPEG image ({len(payload)} bytes): {error}") from error
-    pixels = image.width * image.height
-    if pixels > MAX_IMAGE_PIXELS:
+        image = opener(io.BytesIO(payload))
+    # Pillow's parsers raise nearly anything on a damaged file.
+    except Exception as error:
+        raise PayloadError(f"the image's header is damaged: {error}") from error
+    if image.width * image.height > MAX_IMAGE_PIXELS:
         raise PayloadError(f"image of {image.width}x{image.height} pixels; at most {MAX_IMAGE_PIXELS} are decoded")
     try:
+        # A large JPEG is decoded at a half, a quarter or an eighth of its size, which is all that is looked at.
+        image.draft(image.mode, (2 * side, 2 * side))
         image.load()
-    except (OSError, ValueError, SyntaxError) as error:
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
         raise PayloadError(f"the image is damaged: {error}") from error
+    return _on_paper(upright)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         # A drawing saved with a transparent ground is meant to lie on paper.
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    if image.mode.startswith("I"):
+        # Sixteen bits of grey: Pillow's own conversion would cut off all but the darkest 255 levels.
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     return image
 
 
-def _is_dark_on_light(image: Image.Image) -> bool:
+def _has_light_border(image: Image.Image) -> bool:
     grey = np.asarray(image.convert("L"))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return bool(np.median(border) > 127)
 
 
-def _fit_content(image: Image.Image, height: int, width: int) -> Image.Image:
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
-    # Half-way between ground and ink, so that paper grain and JPEG noise stay outside the box.
-    level = (np.median(grey) + grey.max()) / 2
-    rows, columns = np.nonzero(grey > level)
-    frame = Image.new(image.mode, (width, height))
-    if not rows.size or grey.max() - np.median(grey) < 16:
-        return frame
-    content = image.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
-    scale = min(height / content.height, width / content.width)
-    size = (max(1, round(content.width * scale)), max(1, round(content.height * scale)))
-    content = content.resize(size, Image.Resampling.BOX)
-    ground = float(np.median(grey))
-    top = float(np.asarray(content.convert("L")).max())
-    if top > ground:
-        content = Image.eval(content, lambda value: max(0, min(255, round((value - ground) * 255 / (top - ground)))))
-    frame.paste(content, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return frame
+_FILE_OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+}
