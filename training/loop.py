@@ -152,7 +152,9 @@ def _train_epoch(
     total = torch.zeros(())
     for step, ids in batches.epoch(epoch):
         inputs, labels_B = batches.read(epoch, step, ids)
-        batch_loss = loss(inputs, module(inputs), labels_B)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits_BC = module(inputs)
+        batch_loss = loss(inputs, logits_BC.float(), labels_B)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(batch_loss)
         norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)

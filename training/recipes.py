@@ -39,6 +39,7 @@ def fashion_mnist() -> Recipe:
         optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
         augmentation=Augmentation(shift=0.08, flip=True),
         label_smoothing=0.05,
+        precision="bf16",
     )
 
 
@@ -62,6 +63,7 @@ def cifar10() -> Recipe:
         optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
         augmentation=Augmentation(shift=0.125, flip=True),
         label_smoothing=0.1,
+        precision="bf16",
     )
 
 
@@ -73,6 +75,7 @@ def cifar10_student() -> Recipe:
         batch_size=128,
         optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
         augmentation=Augmentation(shift=0.125, flip=True),
+        precision="bf16",
     )
 
 

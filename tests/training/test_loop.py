@@ -245,3 +245,11 @@ def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeyp
     assert _same(*weights)
     for name, tensor in alone.items():
         torch.testing.assert_close(weights[0][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_products_still_learn_and_keep_float32_weights(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), precision="bf16")
+    weights, records, _ = _fit(recipe, toy)
+    assert records[-1].val_accuracy > 0.95
+    assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
+    assert not _same(weights, _fit(image_recipe(), toy)[0])
