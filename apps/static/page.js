@@ -35,8 +35,9 @@ function isDrawable(model) {
 
 function showStatus(text) {
   element("answer").hidden = true;
+  element("answer").ariaBusy = "false";
   element("problem").hidden = true;
-  element("status").hidden = false;
+  element("status").className = "";
   element("status").textContent = text;
 }
 
@@ -76,7 +77,7 @@ function showAnswer(answer, roundTripMs) {
   const labels = [...new Set([...currentModel().labels, ...probabilities.keys()])];
   element("label").textContent = best.label;
   element("label").className = best.label.length > 3 ? "word" : "";
-  element("certainty").textContent = `with ${percent(best.probability)}`;
+  element("certainty").textContent = percent(best.probability);
   element("route").textContent = REASONS[answer.reason] ?? "";
   element("bars").replaceChildren(
     ...labels.map((label) => barOf(label, probabilities.get(label) ?? 0, label === best.label)),
@@ -88,9 +89,10 @@ function showAnswer(answer, roundTripMs) {
   element("round-trip").textContent = `${roundTripMs.toFixed(1)} ms`;
   element("problem").hidden = true;
   element("answer").hidden = false;
-  // Read out by a screen reader; the rest of the answer is there to be seen.
+  element("answer").ariaBusy = "false";
+  // Read out by a screen reader in one sentence; the eye finds the same in the answer below.
+  element("status").className = "unseen";
   element("status").textContent = `${best.label}, ${percent(best.probability)}, by the ${answer.variant}`;
-  element("status").hidden = false;
 }
 
 /* ---- the question ---- */
@@ -126,7 +128,9 @@ async function ask() {
   }
   asking?.abort();
   const controller = (asking = new AbortController());
-  showStatus("Asking …");
+  // An answer stays, dimmed, until the next one is there: a digit of two strokes is asked about twice.
+  if (element("answer").hidden) showStatus("Asking …");
+  else element("answer").ariaBusy = "true";
   try {
     const started = performance.now();
     const response = await fetch(`/v1/models/${encodeURIComponent(currentModel().name)}:predict`, {
