@@ -5,25 +5,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from optimization.export import export_onnx
 from optimization.quantize import QuantizationError, quantize_dynamic, quantize_static
 from optimization.runner import onnx_session
-from tests.toys import VOCABULARY, texts
-from training.encoding import Array, Encoding, output_spec
-from training.loop import fit
-from training.models.architecture import Architecture, build
-from training.recipe import Optimizer, Recipe
-from training.task import Source, Task, load_task
-
-
-def _trained(task: Task, recipe: Recipe) -> bytes:
-    torch.manual_seed(0)
-    module = build(recipe.architecture, task.encoding)
-    module.load_state_dict(fit(recipe, module, task.encoding, task.splits["train"], task.splits["val"]))
-    example = task.splits["calibration"].inputs[:4]
-    return export_onnx(module, example, task.encoding.input_spec, output_spec(task.encoding))
+from tests.toys import VOCABULARY
+from training.encoding import Array, Encoding
+from training.task import Task
 
 
 def _logits(content: bytes, encoding: Encoding, inputs: Array) -> Array:
@@ -49,38 +36,26 @@ def _operations(content: bytes) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Task:
-    return load_task("digits", Source())
+def digits(exported_images: Any) -> Task:
+    task: Task = exported_images.task
+    return task
 
 
 @pytest.fixture(scope="module")
-def image_pair(digits: Task) -> tuple[bytes, bytes]:
-    recipe = Recipe(
-        task="digits",
-        architecture=Architecture("convnet", {"widths": [16, 32, 48]}),
-        epochs=5,
-        batch_size=50,
-        optimizer=Optimizer("adamw", lr=8e-3),
-    )
-    content = _trained(digits, recipe)
+def image_pair(exported_images: Any, digits: Task) -> tuple[bytes, bytes]:
+    content = exported_images.variant.artifact.model_path.read_bytes()
     return content, quantize_static(content, digits.splits["calibration"].inputs, digits.encoding.input_spec)
 
 
 @pytest.fixture(scope="module")
-def words() -> Task:
-    return texts(Source())
+def words(exported_texts: Any) -> Task:
+    task: Task = exported_texts.task
+    return task
 
 
 @pytest.fixture(scope="module")
-def text_pair(words: Task) -> tuple[bytes, bytes]:
-    recipe = Recipe(
-        task="tests.toys:texts",
-        architecture=Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 32, "hidden": 32}),
-        epochs=4,
-        batch_size=20,
-        optimizer=Optimizer("adamw", lr=1e-2),
-    )
-    content = _trained(words, recipe)
+def text_pair(exported_texts: Any) -> tuple[bytes, bytes]:
+    content = exported_texts.variant.artifact.model_path.read_bytes()
     return content, quantize_dynamic(content)
 
 

@@ -3,40 +3,35 @@
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from optimization.runner import OnnxRunner, Runner, RunnerError, TorchRunner, open_runner
-from optimization.variants import float_variant
-from tests.toys import VOCABULARY, images, texts, write_torch
+from tests.toys import images, write_torch
 from training.artifact import Artifact, write_artifact
 from training.encoding import Array
 from training.models.architecture import Architecture
 from training.module import load_module, predictor
 from training.task import Source, Task
 
-ARCHITECTURES = {
-    "images": Architecture("convnet", {"widths": [8, 16], "dropout": 0.5}),
-    "texts": Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 8, "hidden": 8, "dropout": 0.5}),
-}
-TASKS = {"images": images, "texts": texts}
-CASES = [(kind, form) for kind in TASKS for form in ("torch", "onnx")]
+CASES = [(kind, form) for kind in ("images", "texts") for form in ("torch", "onnx")]
 
 
 @pytest.fixture(scope="module")
-def tasks() -> dict[str, Task]:
-    return {kind: load(Source()) for kind, load in TASKS.items()}
+def tasks(exported_images: Any, exported_texts: Any) -> dict[str, Task]:
+    return {"images": exported_images.task, "texts": exported_texts.task}
 
 
 @pytest.fixture(scope="module")
-def artifacts(tasks: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Artifact]:
-    folder: Path = tmp_path_factory.mktemp("runners")
-    made = {}
-    for kind, task in tasks.items():
-        made[kind, "torch"] = write_torch(folder / kind, task, ARCHITECTURES[kind])
-        made[kind, "onnx"] = float_variant(f"{kind}-fp32", made[kind, "torch"], task, folder, threads=1).artifact
-    return made
+def artifacts(exported_images: Any, exported_texts: Any) -> dict[tuple[str, str], Artifact]:
+    return {
+        ("images", "torch"): exported_images.source,
+        ("images", "onnx"): exported_images.variant.artifact,
+        ("texts", "torch"): exported_texts.source,
+        ("texts", "onnx"): exported_texts.variant.artifact,
+    }
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -52,7 +47,7 @@ def runner(case: tuple[str, str], artifacts: dict[tuple[str, str], Artifact]) ->
 
 @pytest.fixture(scope="module")
 def inputs(case: tuple[str, str], tasks: dict[str, Task]) -> Array:
-    return tasks[case[0]].splits["report"].inputs
+    return tasks[case[0]].splits["report"].inputs[:60]
 
 
 def test_the_artifacts_format_chooses_the_runner(case: tuple[str, str], runner: Runner) -> None:
@@ -71,14 +66,14 @@ def test_logits_are_the_modules(
     logits = runner(inputs)
     assert logits.dtype == np.float32
     assert logits.shape == (len(inputs), runner.output_spec.shape[1])
-    np.testing.assert_allclose(logits, predictor(module)(inputs), atol=1e-5)
+    np.testing.assert_allclose(logits, predictor(module)(inputs), atol=1e-4)
 
 
 def test_a_row_is_answered_alike_in_every_batch(runner: Runner, inputs: Array) -> None:
     whole = runner(inputs)
     for size in (1, 2, 3, 7, 32):
         parts = [runner(inputs[first : first + size]) for first in range(0, len(inputs), size)]
-        np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
 
 
 def test_eight_threads_get_their_own_answers(runner: Runner, inputs: Array) -> None:
@@ -86,7 +81,7 @@ def test_eight_threads_get_their_own_answers(runner: Runner, inputs: Array) -> N
     expected = [runner(batch) for batch in batches]
     with ThreadPoolExecutor(8) as pool:
         for got, want in zip(pool.map(runner, batches), expected, strict=True):
-            np.testing.assert_allclose(got, want, atol=1e-5)
+            np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_the_array_may_be_read_only_or_a_view(runner: Runner, inputs: Array) -> None:
@@ -117,7 +112,7 @@ def test_another_shape_is_refused(runner: Runner, inputs: Array) -> None:
         with pytest.raises(RunnerError, match=r"wants .*; got"):
             runner(wrong)
     if inputs.ndim == 4:
-        with pytest.raises(RunnerError, match=r"\[-1, 1, 4, 4\]; got uint8 \[60, 1, 4, 3\]"):
+        with pytest.raises(RunnerError, match=r"\[-1, 1, 8, 8\]; got uint8 \[60, 1, 8, 3\]"):
             runner(inputs[..., :3])
     else:
         with pytest.raises(RunnerError, match=r"got int64 \[60, 0\]"):
@@ -130,7 +125,7 @@ def test_texts_of_any_length_are_answered(artifacts: dict[tuple[str, str], Artif
         run = open_runner(artifacts["texts", form])
         module = predictor(load_module(artifacts["texts", "torch"]))
         for batch in (tokens[:1, :1], tokens[:3, :5], np.tile(tokens[:2], (1, 6))):
-            np.testing.assert_allclose(run(batch), module(batch), atol=1e-5)
+            np.testing.assert_allclose(run(batch), module(batch), atol=1e-4)
 
 
 def _rewritten(sound: Artifact, folder: Path, content: bytes, **changes: object) -> Artifact:
@@ -155,9 +150,9 @@ def test_a_graph_that_its_manifest_does_not_describe_is_refused(
         open_runner(odd)
 
 
-def test_a_user_module_is_run_like_any_other(tasks: dict[str, Task], tmp_path: Path) -> None:
-    architecture = Architecture("tests.toys:dense", {"hidden": 4})
-    artifact = write_torch(tmp_path / "own", tasks["images"], architecture)
-    exported = float_variant("own-fp32", artifact, tasks["images"], tmp_path, threads=1)
-    batch = tasks["images"].splits["val"].inputs[:5]
-    np.testing.assert_allclose(exported.runner(batch), open_runner(artifact)(batch), atol=1e-5)
+def test_a_module_of_ones_own_is_run_like_any_other(tmp_path: Path) -> None:
+    task = images(Source())
+    artifact = write_torch(tmp_path / "own", task, Architecture("tests.toys:dense", {"hidden": 4}))
+    batch = task.splits["val"].inputs[:5]
+    expected = predictor(load_module(artifact))(batch)
+    np.testing.assert_allclose(open_runner(artifact)(batch), expected, atol=1e-6)

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from optimization.variants import (
     range_rows,
     threshold_split,
 )
-from tests.toys import VOCABULARY, images, texts, write_torch
+from tests.toys import images, write_torch
 from training.artifact import load_artifact
 from training.encoding import ImageEncoding
 from training.models.architecture import Architecture
@@ -29,16 +30,14 @@ def toy() -> Task:
 
 
 @pytest.fixture(scope="module")
-def pair(toy: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, Variant]:
-    folder: Path = tmp_path_factory.mktemp("variants")
-    source = write_torch(folder / "student", toy, Architecture("convnet", {"widths": [16, 32]}), variant="student")
-    exact = float_variant("student-fp32", source, toy, folder, threads=1)
-    return exact, int8_variant("student-int8", exact, toy, folder, threads=1)
+def pair(exported_images: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, Variant]:
+    exact = exported_images.variant
+    return exact, int8_variant("student-int8", exact, exported_images.task, tmp_path_factory.mktemp("int8"), threads=1)
 
 
-def test_a_variant_is_an_artifact_with_its_line_of_descent(pair: tuple[Variant, Variant]) -> None:
+def test_a_variant_is_an_artifact_with_its_line_of_descent(pair: tuple[Variant, Variant], exported_images: Any) -> None:
     exact, quantized = pair
-    source = load_artifact(exact.artifact.folder.parent / "student")
+    source = exported_images.source
     assert (exact.name, quantized.name) == ("student-fp32", "student-int8")
     assert (exact.artifact.manifest.precision, quantized.artifact.manifest.precision) == ("fp32", "int8")
     assert exact.artifact.manifest.parent == source.digest
@@ -51,20 +50,19 @@ def test_a_variant_is_an_artifact_with_its_line_of_descent(pair: tuple[Variant, 
     assert quantized.artifact.size_bytes < exact.artifact.size_bytes
 
 
-def test_parity_is_measured_against_the_parent(pair: tuple[Variant, Variant], toy: Task) -> None:
+def test_parity_is_measured_against_the_parent(pair: tuple[Variant, Variant], exported_images: Any) -> None:
     exact, quantized = pair
     assert exact.parity.max_abs_diff < 1e-4
-    assert (exact.parity.flips, exact.parity.rows) == (0, 60)
-    gate = toy.splits["gate"].inputs
+    assert (exact.parity.flips, exact.parity.rows) == (0, 64)
+    gate = exported_images.task.splits["gate"].inputs
+    assert quantized.parity.rows == len(gate)
     difference = float(np.abs(quantized.runner(gate) - exact.runner(gate)).max())
     assert quantized.parity.max_abs_diff == pytest.approx(difference, rel=1e-3)
     assert difference > 1e-4
 
 
-def test_a_texts_variant_carries_its_tokenizer_and_is_quantized_dynamically(tmp_path: Path) -> None:
-    task = texts(Source())
-    architecture = Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 16, "hidden": 16})
-    exact = float_variant("t-fp32", write_torch(tmp_path / "t", task, architecture), task, tmp_path, threads=1)
+def test_a_texts_variant_has_its_tokenizer_and_is_quantized_dynamically(exported_texts: Any, tmp_path: Path) -> None:
+    task, exact = exported_texts.task, exported_texts.variant
     quantized = int8_variant("t-int8", exact, task, tmp_path, threads=1)
     tokenizer = task.files[task.encoding.tokenizer_file]
     assert quantized.artifact.encoding_files() == {task.encoding.tokenizer_file: tokenizer}
