@@ -7,7 +7,7 @@ import numpy as np
 
 from apps.batcher import Batcher, BatchLimits
 from optimization.runner import open_runner
-from training.artifact import Artifact, load_artifact
+from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, Encoding, TextEncoding
 from training.registry import Registry, Version
 
@@ -26,9 +26,18 @@ class ModelSource:
     threads: int
 
     def fetch(self) -> Artifact:
-        """The verified Artifact; raises RegistryError or ArtifactError."""
+        """The verified Artifact; raises RegistryError or ArtifactError.
+
+        A PyTorch model may name code of its maker's (`module:callable`): to serve it would run what a registry names.
+        """
         registry = Registry(self.tracking_uri)
-        return load_artifact(registry.fetch(self.version, Path(self.cache_dir).expanduser()))
+        artifact = load_artifact(registry.fetch(self.version, Path(self.cache_dir).expanduser()))
+        architecture = artifact.manifest.architecture
+        if artifact.manifest.format == "torch" and architecture is not None and ":" in architecture.name:
+            raise ArtifactError(
+                f"{self.version.reference} would run the code {architecture.name!r}: export it to ONNX and serve that"
+            )
+        return artifact
 
 
 def open_batcher(artifact: Artifact, source: ModelSource) -> Batcher:

@@ -81,17 +81,14 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
             f"{version.reference} was trained on other data than {plan.source.data_dir or teacher.manifest.task} "
             "holds: train it anew, or pass the --data-dir that it was trained with"
         )
-    run = registry.start_run(task.name, f"build {version.reference}", {"tandem.teacher": version.reference})
-    try:
+    started = {"tandem.teacher": version.reference}
+    with (
+        registry.start_run(task.name, f"build {version.reference}", started) as run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         run.log_params(flatten(plan.student_recipe))
-        with tempfile.TemporaryDirectory() as scratch:
-            built = _make(teacher, task, plan, registry, run, Path(scratch))
-            release, passed = _register(built, task, version, plan, registry, run, Path(scratch))
-    except BaseException:
-        run.end("FAILED")
-        raise
-    run.end()
-    return release, passed
+        built = _make(teacher, task, plan, registry, run, Path(scratch))
+        return _register(built, task, version, plan, registry, run, Path(scratch))
 
 
 def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Run, scratch: Path) -> Built:

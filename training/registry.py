@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from training.artifact import MANIFEST_FILE, sha256_of
 
@@ -204,11 +204,25 @@ class Registry:
 
 
 class Run:
-    """One MLflow run: what a training or a build logs while it works."""
+    """One MLflow run: what a training or a build logs while it works.
+
+    As a context manager it ends as FINISHED, or as FAILED when its block raises.
+    """
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
         self._client = client
         self.run_id = run_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.end()
+            return
+        # A server that has gone must not hide what went wrong before it.
+        with contextlib.suppress(Exception):
+            self.end("FAILED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -32,10 +32,8 @@ def train(
     Nothing is registered unless all of it succeeded.
     """
     task = load_task(recipe.task, source)
-    run = registry.start_run(
-        task.name, f"train {reference}", {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
-    )
-    try:
+    started = {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
+    with registry.start_run(task.name, f"train {reference}", started) as run:
         run.log_params(flatten(recipe))
         trained = run_training(TrainJob(recipe, source, registry.tracking_uri, run.run_id), compute)
         with tempfile.TemporaryDirectory() as scratch:
@@ -44,10 +42,6 @@ def train(
             tags = version_tags(reference, source, task, artifact) | {"val_accuracy": f"{figures:.4f}"}
             version = registry.publish(task.name, artifact.folder, run, tags)
         registry.promote(version.name, version.number, CANDIDATE)
-    except BaseException:
-        run.end("FAILED")
-        raise
-    run.end()
     return version
 
 
