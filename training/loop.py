@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.augment import preparation, trim_padding
-from training.encoding import Encoding, TextEncoding
+from training.encoding import Encoding, ImageEncoding, TextEncoding
 from training.order import epoch_order, step_ids, steps_per_epoch
 from training.recipe import Recipe
 from training.task import Split
@@ -76,6 +76,9 @@ def fit(
         raise ValueError(f"a step of {rows_a_step} rows cannot be shared by {worker.world_size} workers: use fewer")
     loss = loss or (lambda inputs, logits_BC, labels_B: smoothed_cross_entropy(recipe, logits_BC, labels_B))
     module.to(worker.device)
+    if isinstance(encoding, ImageEncoding):
+        # Convolutions are a fifth to a third faster with channels last; the weights are returned in the usual order.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(recipe, module)
     steps = steps_per_epoch(len(train), recipe.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps * recipe.epochs))
@@ -94,7 +97,10 @@ def fit(
         seconds = time.perf_counter() - began
         val_loss, val_accuracy = validate(module, encoding, val, worker)
         if val_accuracy >= best["accuracy"]:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+            weights = {
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in module.state_dict().items()
+            }
             best = {"accuracy": val_accuracy, "weights": weights}
         record = EpochRecord(
             epoch, train_loss, val_loss, val_accuracy, optimizer.param_groups[0]["lr"],
