@@ -14,7 +14,7 @@ from apps.args import AppArgs
 from apps.backend import Backend, GuardedBackend, HandleBackend, LocalBackend
 from apps.batcher import Batcher
 from apps.breaker import Breaker
-from apps.load import ModelSource, open_batcher, sample_row
+from apps.load import ModelSource, open_batcher, sample_row, warm_up
 from apps.meter import ServeMeter
 from apps.model import STUCK_S
 from apps.plan import Plan
@@ -23,7 +23,7 @@ from apps.router import MODES, Arm, Patience, Router
 from apps.service import Service
 from apps.web import build_app
 from training.artifact import Artifact
-from training.encoding import Array, TextEncoding, encoding_to_json
+from training.encoding import Array, encoding_to_json
 
 logger = logging.getLogger("ray.serve")
 
@@ -93,18 +93,13 @@ class Ingress:
 
 
 def _service(args: AppArgs, plans: Sequence[Plan], artifact: Artifact, router: Router) -> Service:
-    vocabulary_size = None
-    if isinstance(artifact.manifest.encoding, TextEncoding):
-        from tokenizers import Tokenizer
-
-        tokenizer = artifact.encoding_files()[artifact.manifest.encoding.tokenizer_file]
-        vocabulary_size = Tokenizer.from_str(tokenizer.decode()).get_vocab_size()
+    encoder = artifact.encoder()
+    warm_up(encoder)
     return Service(
         model=args.model,
-        encoder=artifact.encoder(),
+        encoder=encoder,
         router=router,
         about=describe(args, plans, artifact),
-        vocabulary_size=vocabulary_size,
         max_rows=args.max_rows,
         max_body_bytes=args.max_body_bytes,
         meter=ServeMeter(args.model),
@@ -113,13 +108,12 @@ def _service(args: AppArgs, plans: Sequence[Plan], artifact: Artifact, router: R
 
 def describe(args: AppArgs, plans: Sequence[Plan], artifact: Artifact) -> dict[str, Any]:
     """The answer to GET /v1/models/{m}: what a page needs to know."""
-    encoding = encoding_to_json(artifact.manifest.encoding)
+    encoding = artifact.manifest.encoding
     total = sum(plan.weight for plan in plans)
     return {
-        "model": args.model,
-        "kind": artifact.manifest.encoding.kind,
-        "labels": list(artifact.manifest.encoding.labels),
-        "encoding": {name: value for name, value in encoding.items() if name != "labels"},
+        "name": args.model,
+        **encoding_to_json(encoding),
+        "labels": list(encoding.labels),
         "modes": list(MODES),
         "deadline_ms": args.deadline_ms,
         "releases": [

@@ -1,14 +1,16 @@
 """Load a Version from the registry into a Batcher that is warm."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from apps.batcher import Batcher, BatchLimits
 from optimization.runner import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
-from training.encoding import Array, Encoding, TextEncoding
+from training.encoding import Array, Encoder, Encoding, TextEncoding
 from training.registry import Registry, Version
 
 # A text model's pace is learned on texts of this many tokens, and corrected by live ones.
@@ -47,6 +49,16 @@ def open_batcher(artifact: Artifact, source: ModelSource) -> Batcher:
     batcher = Batcher(open_runner(artifact, source.threads), source.limits, pad_id)
     batcher.warm_up(sample_row(encoding))
     return batcher
+
+
+def warm_up(encoder: Encoder) -> None:
+    """Read one payload, so that no request pays for the imports of the first."""
+    if isinstance(encoder.encoding, TextEncoding):
+        encoder.encode("a")
+        return
+    drawing = io.BytesIO()
+    Image.linear_gradient("L").save(drawing, "PNG")
+    encoder.encode(drawing.getvalue())
 
 
 def sample_row(encoding: Encoding) -> Array:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -33,13 +34,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Service:
-    """One model's endpoint. `about` is what GET /v1/models/{m} adds; `vocabulary_size` bounds a text's token ids."""
+    """One model's endpoint. `about` is what GET /v1/models/{m} answers."""
 
     model: str
     encoder: Encoder
     router: Router
     about: Mapping[str, Any] = field(default_factory=dict)
-    vocabulary_size: int | None = None
     max_rows: int = 256
     max_body_bytes: int = 8_000_000
     meter: Meter = field(default_factory=NoMeter)
@@ -53,6 +53,10 @@ class Service:
         """Probabilities are there for those who ask."""
         logits = output_spec(self.encoder.encoding)
         return (logits, TensorSpec("probabilities", logits.datatype, logits.shape))
+
+    @cached_property
+    def _vocabulary_size(self) -> int:
+        return self.encoder.vocabulary_size or 0
 
     @property
     def versions(self) -> list[str]:
@@ -112,10 +116,9 @@ class Service:
         name, length = self.inputs[0].name, tokens_BL.shape[1]
         if length > encoding.max_tokens:
             raise ProtocolError(f"input {name!r} has {length} tokens a row; this model reads {encoding.max_tokens}")
-        low, high = int(tokens_BL.min()), int(tokens_BL.max())
-        if low < 0 or (self.vocabulary_size is not None and high >= self.vocabulary_size):
-            bound = "" if self.vocabulary_size is None else f" to {self.vocabulary_size - 1}"
-            raise ProtocolError(f"input {name!r} holds token ids {low} to {high}; this model knows 0{bound}")
+        low, high, known = int(tokens_BL.min()), int(tokens_BL.max()), self._vocabulary_size
+        if low < 0 or high >= known:
+            raise ProtocolError(f"input {name!r} holds token ids {low} to {high}; this model knows 0 to {known - 1}")
 
     def _encode(self, payload: bytes | str) -> Array:
         try:

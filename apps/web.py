@@ -134,6 +134,10 @@ def add_metadata(app: FastAPI, service: Service) -> None:
         _release(request, service)
         return _json(dict(service.about))
 
+    async def models(request: Request) -> Response:
+        return _json({"models": [dict(service.about)]})
+
+    app.add_api_route("/v1/models", models, methods=["GET"], tags=["metadata"], response_class=Response)
     add("/v1/models/{model}", about, openapi_extra={"parameters": _path_parameters("model")})
 
 

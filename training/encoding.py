@@ -170,6 +170,11 @@ class Encoder:
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(encoding.max_tokens)
 
+    @property
+    def vocabulary_size(self) -> int | None:
+        """How many token ids a text model knows; None for images."""
+        return None if self._tokenizer is None else int(self._tokenizer.get_vocab_size())
+
     def encode(self, payload: bytes | str) -> Array:
         """One payload (image file bytes, or text) -> one array without batch axis; raises PayloadError."""
         if isinstance(self.encoding, TextEncoding):

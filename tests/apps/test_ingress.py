@@ -80,7 +80,7 @@ def text_endpoint():
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     encoding = TextEncoding(max_tokens=5, labels=("x", "y", "z"))
     encoder = Encoder(encoding, {"tokenizer.json": tokenizer.to_str().encode()})
-    return Endpoint(encoder, vocabulary_size=4)
+    return Endpoint(encoder)
 
 
 def tensor(*rows, **changes):
@@ -294,6 +294,7 @@ def test_metadata_names_the_model_its_tensors_and_its_versions(endpoint):
     config = endpoint.ask("GET", "/v2/models/tiny/config").json()
     assert (config["max_batch_size"], config["input"][0]["dims"]) == (4, [1, 2, 2])
     assert endpoint.ask("GET", "/v1/models/tiny").json()["labels"] == ["a", "b", "c"]
+    assert endpoint.ask("GET", "/v1/models").json() == {"models": [endpoint.ask("GET", "/v1/models/tiny").json()]}
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"])

@@ -68,6 +68,13 @@ def test_the_cascade_answers_each_row_by_who_is_sure_of_it(client):
     np.testing.assert_allclose(numbers(response), expected, atol=1e-5)
 
 
+def test_the_page_is_served_and_told_what_to_show(client):
+    assert "<html" in client.get("/").text
+    (model,) = client.get("/v1/models").json()["models"]
+    assert (model["name"], model["kind"], model["labels"]) == ("tiny", "image", ["a", "b", "c"])
+    assert (model["height"], model["width"], model["channels"]) == (2, 2, 1)
+
+
 @pytest.mark.parametrize("variant", ["teacher", "student"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_json_and_binary_agree_with_the_runner_called_directly(client, cluster, releases, variant, batch):
