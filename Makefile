@@ -54,8 +54,9 @@ swap-onnxruntime:
 up: venv  ## Train, compress, register, serve; Ctrl-C stops it all (PORT= FRESH=1 MODEL= DATA_DIR=)
 	@exec $(BIN)/python -m apps.up --port $(PORT) --model $(MODEL) $(if $(filter-out 0,$(FRESH)),--fresh) $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')
 
-test: lint  ## Lint, types, quick tests, then the tests on one live cluster
-	$(BIN)/python -m pytest -m "not cluster and not long"
+test: lint  ## Lint, types, the quick tests, the slow ones, then those on one live cluster
+	$(BIN)/python -m pytest -m "not slow and not cluster and not long"
+	$(BIN)/python -m pytest -m "slow and not cluster and not long"
 	$(BIN)/python -m pytest -m "cluster and not long"
 
 # pytest's status 5 says that no test is marked so.

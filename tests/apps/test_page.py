@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.apps.chromium import Page, find_chromium, open_chromium
 
+pytestmark = pytest.mark.slow
+
 STATIC = Path(__file__).parents[2] / "apps" / "static"
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
 RELEASES = [{"name": "3", "weight": 1.0, "threshold": 0.9}]

@@ -9,6 +9,8 @@ import pytest
 
 from loadtests import slo
 
+pytestmark = pytest.mark.slow
+
 
 def run(endpoint: Any, out: Path, *more: str, rate: int = 60, duration: float = 1.0) -> tuple[int, dict[str, Any]]:
     argv = ["--url", endpoint.url, "--rate", str(rate), "--duration", str(duration), "--warmup", "0.1"]

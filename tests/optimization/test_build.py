@@ -21,6 +21,8 @@ from training.registry import Registry, RegistryError, Version
 from training.task import Source, Task, load_task
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 HERE = Compute(local=True)
 TEACHER, STUDENT = "tests.toys:digits_recipe", "tests.toys:digits_recipe_student"
 

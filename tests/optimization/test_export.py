@@ -14,6 +14,8 @@ from tests.toys import IMAGES, TEXTS, VOCABULARY
 from training.encoding import Array, Encoding, output_spec
 from training.models.architecture import Architecture, build
 
+pytestmark = pytest.mark.slow
+
 MODELS: dict[str, tuple[Encoding, Architecture]] = {
     "convnet": (IMAGES, Architecture("convnet", {"widths": [4, 8], "dropout": 0.5})),
     "resnet": (IMAGES, Architecture("resnet", {"widths": [4, 8]})),

@@ -12,6 +12,8 @@ from tests.toys import VOCABULARY
 from training.encoding import Array, Encoding
 from training.task import Task
 
+pytestmark = pytest.mark.slow
+
 
 def _logits(content: bytes, encoding: Encoding, inputs: Array) -> Array:
     logits: Array = onnx_session(content).run(["logits"], {encoding.input_spec.name: inputs})[0]

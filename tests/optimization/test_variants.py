@@ -23,6 +23,8 @@ from training.encoding import ImageEncoding
 from training.models.architecture import Architecture
 from training.task import Source, Split, Task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def toy() -> Task:

@@ -218,6 +218,7 @@ def _free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, records, _ = _fit(_together(), toy)
     monkeypatch.setenv(

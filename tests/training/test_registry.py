@@ -13,6 +13,8 @@ from tests.tiny import write_tiny
 from training.artifact import MANIFEST_FILE, Artifact, load_artifact
 from training.registry import DIGEST_TAG, IDENTITY_TAG, REACH_TIMEOUT_S, Registry, RegistryError, Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def registry(mlflow_uri: str) -> Registry:

@@ -16,6 +16,8 @@ from training.registry import Registry, RegistryError, Version
 from training.task import Source, load_task
 from training.train import absolute_path, main, train
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = "tests.toys:image_recipe"
 HERE = Compute(local=True)
 

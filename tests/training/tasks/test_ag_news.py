@@ -15,6 +15,8 @@ from training.published import DataMissingError, PublishedFile, PublishedSet
 from training.task import SPLIT_NAMES, Source, Task, load_task
 from training.tasks.ag_news import PUBLISHED, SUBSET, load
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("minister", "goal", "shares", "software", "talks", "season", "profit", "space")
 
 

@@ -13,6 +13,8 @@ from training.published import DataMissingError, PublishedFile, PublishedSet
 from training.task import SPLIT_NAMES, Source, Task, load_task
 from training.tasks.cifar10 import ENCODING, PUBLISHED, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def batches() -> dict[str, bytes]:

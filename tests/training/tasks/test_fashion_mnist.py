@@ -13,6 +13,8 @@ from training.published import DataCorruptError, PublishedFile, PublishedSet
 from training.task import SPLIT_NAMES, Source, Task, load_task
 from training.tasks.fashion_mnist import ENCODING, PUBLISHED, load
 
+pytestmark = pytest.mark.slow
+
 
 def idx_gz(values: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
