@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.loop import EpochRecord, Loss, Worker, fit
+from training.loop import EpochRecord, Loss, TrainingError, Worker, fit
 from training.models.architecture import build
 from training.recipe import Recipe
 from training.registry import Registry
@@ -58,7 +58,7 @@ class Trained:
 
 
 def run_training(job: TrainJob, compute: Compute) -> Trained:
-    """fit() as `compute` says. Raises TrainingError, or Ray Train's error when its workers fail for good."""
+    """fit() as `compute` says. Raises TrainingError where training cannot go on or its workers fail for good."""
     return _train_here(job, compute.threads) if compute.local else _train_on_ray(job, compute)
 
 
@@ -88,7 +88,7 @@ def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": job, "threads": compute.threads},
-        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=_has_gpu()),
+        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=_has_gpus(compute.workers)),
         run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
             name=name,
             storage_path=str(compute.storage.resolve()),
@@ -97,13 +97,24 @@ def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
             logging_config=LoggingConfig(log_level="WARNING"),  # the epochs' own lines say how it goes
         ),
     )
-    result = trainer.fit()
+    result = _result(trainer)
     if result.checkpoint is None:
         raise RuntimeError(f"training ended without a checkpoint; see {compute.storage / name}")
     with result.checkpoint.as_directory() as folder:
         state = load_checkpoint(Path(folder))
     shutil.rmtree(compute.storage / name, ignore_errors=True)
     return Trained(state["best"]["weights"], tuple(EpochRecord(**record) for record in state["records"]))
+
+
+def _result(trainer: Any) -> Any:
+    """What `trainer.fit()` returns; raises TrainingError with the end of what its workers said when they failed."""
+    from ray.train import TrainingFailedError
+
+    try:
+        return trainer.fit()
+    except TrainingFailedError as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise TrainingError(f"the workers failed {MAX_RESTARTS + 1} times, at last with: {said[-1]}") from error
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
@@ -184,11 +195,11 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _has_gpu() -> bool:
-    """Whether any node of the cluster has a GPU; workers then get one each, and talk over NCCL."""
+def _has_gpus(workers: int) -> bool:
+    """Whether the cluster has a GPU for every worker; each then gets one. Asked for more, Ray would wait for ever."""
     import ray
 
-    return bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
+    return bool(ray.cluster_resources().get("GPU", 0) >= workers)  # type: ignore[no-untyped-call]
 
 
 def _connect() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.toys import image_recipe
-from training.launch import Compute, Trained, TrainJob, run_training
-from training.loop import Loss
+from training.launch import Compute, Trained, TrainJob, _has_gpus, _result, run_training
+from training.loop import Loss, TrainingError
 from training.models.architecture import Architecture
 from training.recipe import Optimizer
 from training.registry import Registry, Run
@@ -89,6 +89,25 @@ def test_a_job_carries_its_loss(registry: Registry, run: Run) -> None:
 def test_an_impossible_compute_is_refused(compute: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Compute(**compute)
+
+
+def test_workers_that_fail_for_good_are_told_of_in_one_line() -> None:
+    from ray.train import TrainingFailedError
+
+    class Trainer:
+        def fit(self) -> None:
+            raise TrainingFailedError("Training failed due to worker errors:\nTraceback\nValueError: too few rows\n")
+
+    with pytest.raises(TrainingError, match=r"^the workers failed 4 times, at last with: ValueError: too few rows$"):
+        _result(Trainer())
+
+
+@pytest.mark.parametrize(("gpus", "workers", "used"), [(0, 1, False), (1, 1, True), (1, 2, False), (2, 2, True)])
+def test_gpus_are_used_where_every_worker_gets_one(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, workers: int, used: bool
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
+    assert _has_gpus(workers) is used
 
 
 @pytest.fixture
