@@ -95,6 +95,7 @@ def fit(
         began = time.perf_counter()
         train_loss = _train_epoch(recipe, parallel, batches, epoch, loss, optimizer, scheduler)
         seconds = time.perf_counter() - began
+        _share_buffers(module, worker)
         val_loss, val_accuracy = validate(module, encoding, val, worker)
         if val_accuracy >= best["accuracy"]:
             weights = {
@@ -174,6 +175,13 @@ def _train_epoch(
         scheduler.step()
         total += batch_loss.detach().cpu()
     return float(total) / batches.steps
+
+
+def _share_buffers(module: nn.Module, worker: Worker) -> None:
+    """Give every worker the first one's running statistics: each has only seen its own part of the last batch."""
+    if worker.world_size > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def validate(module: nn.Module, encoding: Encoding, split: Split, worker: Worker) -> tuple[float, float]:

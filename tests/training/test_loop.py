@@ -192,15 +192,16 @@ def test_more_workers_than_rows_a_step_are_refused(toy: Task) -> None:
         _fit(recipe, toy, worker=Worker(rank=0, world_size=3))
 
 
-def _work(rank: int, port: int) -> tuple[dict[str, Tensor], list[float]]:
-    """One of two workers; returns its weights and its val accuracies."""
+def _work(rank: int, port: int) -> tuple[dict[str, Tensor], list[float], dict[str, Tensor]]:
+    """One of two workers; returns its weights, its val accuracies, and its weights of a model with statistics."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
         weights, records, _ = _fit(_together(), images(Source()), worker=Worker(rank, 2))
+        normalized, _, _ = _fit(dataclasses.replace(image_recipe(), epochs=1), images(Source()), worker=Worker(rank, 2))
     finally:
         torch.distributed.destroy_process_group()
-    return weights, [record.val_accuracy for record in records]
+    return weights, [record.val_accuracy for record in records], normalized
 
 
 def _work_and_save(rank: int, port: int, path: str) -> None:
@@ -231,12 +232,14 @@ def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeyp
     )
     other.start()
     try:
-        weights, accuracies = _work(0, port)
+        weights, accuracies, normalized = _work(0, port)
         other.join(60)
     finally:
         other.kill()
-    others_weights, others_accuracies = torch.load(tmp_path / "other.pt", weights_only=True)
+    others_weights, others_accuracies, others_normalized = torch.load(tmp_path / "other.pt", weights_only=True)
     assert accuracies == others_accuracies == [record.val_accuracy for record in records]
     assert _same(weights, others_weights)
+    # Running statistics too: what is validated by all is what the first one keeps.
+    assert _same(normalized, others_normalized)
     for name, tensor in alone.items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
