@@ -70,6 +70,11 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
     stages succeeded; only a Release that passes its gate becomes `champion`.
     """
     teacher = load_artifact(registry.fetch(version, cache_dir))
+    if teacher.manifest.format != "torch":
+        raise ValueError(
+            f"{version.reference} is {teacher.manifest.variant}, a graph made by a build: give the Version that "
+            f"training registered, such as {version.name}@candidate"
+        )
     if plan.student_recipe.task != teacher.manifest.task:
         raise ValueError(
             f"the student's recipe is for {plan.student_recipe.task!r}, the teacher is of {teacher.manifest.task!r}: "

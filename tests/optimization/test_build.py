@@ -260,6 +260,12 @@ def test_a_student_of_another_task_is_refused(registry: Registry, teacher: Versi
         build(teacher, Plan("fashion_mnist_student", other, Source(), HERE), registry, cache)
 
 
+def test_a_graph_is_no_teacher_to_build_from(registry: Registry, release: Release, cache: Path) -> None:
+    graph = registry.resolve(f"{release.teacher.name}@{release.teacher.number}")
+    with pytest.raises(ValueError, match=rf"{graph.reference} is teacher-fp32, .* such as toy_digits@candidate"):
+        build(graph, _plan(), registry, cache)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
