@@ -12,6 +12,7 @@ from optimization.cascade import Calibration, Rows
 from optimization.gate import Verdict
 from optimization.measure import Host, describe_host, measure_latency, speedup
 from optimization.variants import Variant
+from training.encoding import Array, TextEncoding
 from training.evaluate import evaluate, predict_in_batches
 from training.registry import Run
 from training.task import Task
@@ -96,7 +97,9 @@ def compare(
     """Latency of all variants in interleaved rounds, and their accuracy on the report split."""
     report = task.splits["report"]
     latency = measure_latency(
-        {name: variant.runner for name, variant in variants.items()}, lambda rows: report.inputs[:rows], BATCH_SIZES
+        {name: variant.runner for name, variant in variants.items()},
+        lambda rows: _as_served(task, report.inputs[:rows]),
+        BATCH_SIZES,
     )
     logits = {name: predict_in_batches(variant.runner, report.inputs) for name, variant in variants.items()}
     rows = []
@@ -129,3 +132,11 @@ def compare(
         mean_ms=latency[student].at(1).p50_ms + deferral * latency["teacher-fp32"].at(1).p50_ms,
     )
     return Comparison(tuple(rows), pair, len(report), describe_host(threads))
+
+
+def _as_served(task: Task, inputs: Array) -> Array:
+    """A server pads texts to the longest of a batch; the splits hold them at full length, which takes longer."""
+    if not isinstance(task.encoding, TextEncoding):
+        return inputs
+    longest = int((inputs != task.encoding.pad_id).sum(axis=1).max())
+    return inputs[:, : max(1, longest)]

@@ -1,4 +1,4 @@
-"""Variants: the ONNX forms of a teacher and its student, each an Artifact with its parity to the PyTorch model."""
+"""Variants: the ONNX forms of a teacher and its student, each an Artifact with its parity to what it was made from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ MAX_RANGE_ROWS = 512
 
 @dataclass(frozen=True)
 class Variant:
-    """`parity` compares it with the PyTorch module that it came from, on rows of the gate split."""
+    """`parity` compares it, on rows of the gate split, with what it was made from: the PyTorch module for a float
+    graph, the float graph for an INT8 one.
+    """
 
     artifact: Artifact
     runner: Runner

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from optimization.cascade import Calibration, calibrate
-from optimization.comparison import Comparison, compare
+from optimization.comparison import Comparison, _as_served, compare
 from optimization.measure import Parity
 from optimization.variants import Variant
+from tests import toys
 from tests.tiny import ENCODING, write_tiny
 from training.encoding import Array, output_spec
-from training.task import SPLIT_NAMES, Split, Task
+from training.task import SPLIT_NAMES, Source, Split, Task
 
 
 class _Scripted:
@@ -105,6 +106,16 @@ def test_the_pair_answers_by_the_threshold(comparison: Comparison) -> None:
     assert pair.harm == pytest.approx(0.01)
     teacher, student = comparison.rows
     assert pair.mean_ms == pytest.approx(student.p50_ms + 0.3 * teacher.p50_ms)
+
+
+def test_texts_are_timed_at_the_length_that_a_server_pads_them_to() -> None:
+    task = toys.texts(Source())
+    long = np.zeros((3, toys.TEXTS.max_tokens + 4), np.int64)
+    long[:, :2], long[1, :5] = 3, 3
+    assert _as_served(task, long).tolist() == long[:, :5].tolist()
+    images = toys.images(Source())
+    rows = images.splits["report"].inputs[:2]
+    assert _as_served(images, rows) is rows
 
 
 def test_without_a_threshold_the_teacher_answers_all(
