@@ -1,7 +1,8 @@
 """AG News: title and first lines of English news in four classes; 120,000 rows to train with, 7,600 to test.
 
 Source: Zhang, Zhao, LeCun 2015, "Character-level Convolutional Networks for Text Classification"; their CSV files.
-Where the full train.csv is absent, a known sample of it (41,342 rows, train_subset.csv) is taken in its place.
+Where the full train.csv is absent and may not be downloaded, a known sample of it (41,342 rows, train_subset.csv)
+is taken in its place.
 """
 
 import dataclasses
@@ -41,7 +42,8 @@ PUBLISHED = PublishedSet(
 def load(source: Source, published: PublishedSet = PUBLISHED, subset: PublishedFile = SUBSET) -> Task:
     full, test_file = published.files
     partial = dataclasses.replace(published, files=(subset, test_file))
-    chosen = partial if full.name in published.missing(source) and not partial.missing(source) else published
+    stands_in = full.name in published.missing(source) and not partial.missing(source) and not source.download
+    chosen = partial if stands_in else published
     contents = chosen.read(source)
     train_file = chosen.files[0]
     classes = len(ENCODING.labels)

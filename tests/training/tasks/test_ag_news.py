@@ -63,6 +63,16 @@ def test_the_subset_stands_in_and_says_so(tmp_path: Path, caplog: pytest.LogCapt
     assert "train_subset.csv of 300 rows stands in for the full train.csv" in caplog.text
 
 
+def test_a_download_is_of_the_full_set(tmp_path: Path) -> None:
+    for name, content in {"train_subset.csv": PART, "test.csv": TEST}.items():
+        (tmp_path / name).write_bytes(content)
+    there = tmp_path / "published"
+    there.mkdir()
+    (there / "train.csv").write_bytes(FULL)
+    published = dataclasses.replace(SMALL_PUBLISHED, base_url=f"{there.as_uri()}/")
+    assert rows_of(load(Source(tmp_path, download=True), published, SMALL_SUBSET)) == (600, 100)
+
+
 def test_without_any_training_rows_the_full_files_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_bytes(TEST)
     with pytest.raises(DataMissingError, match=r"train\.csv not found"):
