@@ -143,11 +143,6 @@ class Registry:
             self.promote(name, int(before), "previous")
         self.promote(name, number, "champion")
 
-    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
-        with _asking(f"tag {version.reference}"):
-            for key, value in tags.items():
-                self._client.set_model_version_tag(version.name, str(version.number), key, value)
-
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of one artifact file of a run; raises RegistryError where there is none."""
         from mlflow.exceptions import MlflowException

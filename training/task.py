@@ -7,6 +7,7 @@ ranges, temperature, threshold); gate (promotion); report (read for published fi
 import argparse
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -146,7 +147,10 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--download", action="store_true")
     arguments = parser.parse_args()
-    split = load_task(arguments.task, Source(arguments.data_dir, arguments.download)).splits[arguments.split]
+    try:
+        split = load_task(arguments.task, Source(arguments.data_dir, arguments.download)).splits[arguments.split]
+    except ValueError as error:
+        sys.exit(f"training.task: {error}")
     np.savez_compressed(arguments.save, inputs=split.inputs, labels=split.labels)
     print(f"{len(split)} rows of {arguments.task}'s {arguments.split} split -> {arguments.save}")
 

@@ -125,6 +125,12 @@ def test_what_is_no_task_is_refused() -> None:
             del sys.modules["tests.toys"].image_recipe_of  # type: ignore[attr-defined]
 
 
+def test_the_command_answers_a_mistake_in_one_line(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["task", "fashion_mnist", "--save", str(tmp_path / "report.npz")])
+    with pytest.raises(SystemExit, match=r"^training\.task: Fashion-MNIST is read from files: pass --data-dir DIR"):
+        task_module.main()
+
+
 def test_the_command_writes_one_split(tmp_path, monkeypatch, capsys) -> None:
     target = tmp_path / "gate.npz"
     monkeypatch.setattr(sys, "argv", ["task", "tests.toys:images", "--split", "gate", "--save", str(target)])
