@@ -146,7 +146,8 @@ def load_artifact(folder: Path) -> Artifact:
         found = sha256_of(path)
         if found != expected:
             raise ArtifactError(
-                f"Artifact {folder}: {name} has sha256 {found[:12]}..., its manifest says {expected[:12]}..."
+                f"Artifact {folder}: {name} has sha256 {found[:12]}..., its manifest says {expected[:12]}...: "
+                "it was altered; delete the folder and fetch it anew"
             )
     _require_files(manifest)
     return Artifact(folder, manifest, sha256_of(manifest_path))
