@@ -20,7 +20,8 @@ class ReleaseArgs(BaseModel):
 class AppArgs(BaseModel):
     """`deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
 
-    `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own.
+    `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own, and the wait for a
+    student.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -85,7 +85,8 @@ class Answer:
 class Patience:
     """`deadline_s` is the objective; `reserve_s` of it is kept for the student's answer and for sending it.
 
-    `insist_s` bounds a request that takes no fallback and gave no deadline.
+    `insist_s` bounds a request that takes no fallback and gave no deadline, and the wait for the student, after whom
+    nobody is left to answer.
     """
 
     deadline_s: float
@@ -147,7 +148,7 @@ class Router:
         arm = self.arm(ask)
         started = self._clock()
         if ask.mode == "student":
-            logits_BC = await arm.student.infer(ask.rows, None if ask.allow_fallback else ask.deadline_s)
+            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
             return _answer(arm, logits_BC, Route("student", "pinned"))
         if ask.mode == "teacher":
             logits_BC = await arm.teacher.insist(ask.rows, ask.deadline_s or self._patience.insist_s)
@@ -158,8 +159,7 @@ class Router:
 
     async def _cascade(self, arm: Arm, threshold: float, ask: Ask, started: float) -> Answer:
         try:
-            # The student is not bound by the deadline: it is the last resort, and a late answer beats none.
-            logits_BC = await arm.student.infer(ask.rows, None)
+            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
         except RefusedError as error:
             # A student that is only full must not pass its load on; one that is gone has the teacher stand in.
             if error.refused.reason == "overload" or not ask.allow_fallback:
@@ -187,8 +187,15 @@ class Router:
         except RefusedError as error:
             if not ask.allow_fallback:
                 raise
-            logits_BC = await arm.student.infer(ask.rows, None)
+            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
             return _answer(arm, logits_BC, Route("student", f"fallback:{error.refused.reason}"))
+
+    def _student_wait_s(self, ask: Ask) -> float:
+        if not ask.allow_fallback:
+            return ask.deadline_s or self._patience.insist_s
+        # The deadline does not bind the last resort: a late answer beats none. A deployment that lost all its replicas
+        # never answers, though, and would keep its requests for ever.
+        return max(self._patience.insist_s, ask.deadline_s or 0.0)
 
     async def _ask_teacher(self, arm: Arm, ask: Ask, rows_B: Array, started: float) -> Logits:
         spent_s = self._clock() - started

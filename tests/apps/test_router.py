@@ -149,6 +149,31 @@ def test_student_mode_asks_the_student_for_every_row(make, teacher):
     assert teacher.calls == []
 
 
+@pytest.mark.parametrize(
+    ("wishes", "waited_s"),
+    [
+        ({}, 5.0),
+        ({"deadline_s": 0.02}, 5.0),
+        ({"deadline_s": 9.0}, 9.0),
+        ({"mode": "student", "deadline_s": 0.02}, 5.0),
+        ({"mode": "student", "allow_fallback": False}, 5.0),
+        ({"mode": "student", "allow_fallback": False, "deadline_s": 0.02}, 0.02),
+    ],
+)
+@pytest.mark.parametrize("threshold", [0.9, None])
+def test_a_student_is_waited_for_beyond_the_deadline_but_not_for_ever(
+    make, student, teacher, wishes, waited_s, threshold
+):
+    teacher.refuse = "unavailable"
+    answer(make(threshold), [UNSURE], **wishes)
+    assert [timeout_s for _, timeout_s in student.calls] == [waited_s]
+
+
+def test_without_fallback_a_student_is_waited_for_no_longer_than_the_deadline(make, student):
+    answer(make(), [SURE], allow_fallback=False, deadline_s=0.02)
+    assert student.calls[0][1] == 0.02
+
+
 def test_without_a_threshold_the_teacher_answers_everything(make, student):
     answered = answer(make(threshold=None))
     assert routes(answered) == [ESCALATED] * 2
