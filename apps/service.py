@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,9 @@ logger = logging.getLogger("ray.serve")
 
 # Parsing a larger body takes long enough to hold up the other requests of the event loop.
 LARGE_BODY_BYTES = 200_000
+
+# A small file may decode to hundreds of megabytes: no more files than this are open at a time.
+MAX_DECODING = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Service:
     max_rows: int = 256
     max_body_bytes: int = 8_000_000
     meter: Meter = field(default_factory=NoMeter)
+    _decoders: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(MAX_DECODING, thread_name_prefix="decoder"), init=False, repr=False
+    )
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -86,7 +93,7 @@ class Service:
         """An image file or a text to labels with probabilities; raises as `infer` does, and PayloadError."""
         started = time.perf_counter()
         payload = await read_payload(body, headers, isinstance(self.encoder.encoding, TextEncoding))
-        row = await asyncio.to_thread(self._encode, payload)
+        row = await asyncio.get_running_loop().run_in_executor(self._decoders, self._encode, payload)
         answer = await self.router.answer(read_ask(row[None], headers, {}, None))
         route = answer.routes[0]
         temperature = answer.temperature if route.variant == "student" else 1.0
@@ -108,6 +115,9 @@ class Service:
         wanted = request.parameters.get("probabilities", True)
         if not isinstance(wanted, bool):
             raise ProtocolError(f"parameter probabilities is {wanted!r}; send true or false")
+        if not wanted:
+            named = tuple(output for output in request.outputs if output.name != "probabilities")
+            request = replace(request, outputs=named or request.outputs)
         if isinstance(self.encoder.encoding, TextEncoding):
             self._check_tokens(request.inputs[self.inputs[0].name], self.encoder.encoding)
         return request

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import time
 from dataclasses import replace
 
 import httpx
@@ -14,7 +15,7 @@ from apps.backend import GuardedBackend
 from apps.breaker import Breaker
 from apps.refusal import Refused, RefusedError
 from apps.router import Arm, Patience, Router
-from apps.service import Service
+from apps.service import MAX_DECODING, Service
 from apps.web import build_app
 from training.encoding import Encoder, ImageEncoding, TextEncoding
 
@@ -144,6 +145,7 @@ def test_binary_tensors_go_in_and_come_out(endpoint):
     [
         ({}, ["logits"]),
         ({"parameters": {"probabilities": True}}, ["logits", "probabilities"]),
+        ({"parameters": {"probabilities": False}}, ["logits"]),
         ({"outputs": [{"name": "probabilities"}]}, ["probabilities"]),
         ({"outputs": [{"name": "probabilities"}, {"name": "logits"}]}, ["probabilities", "logits"]),
     ],
@@ -329,6 +331,26 @@ def test_a_prediction_obeys_the_headers(endpoint):
     headers = {"x-tandem-mode": "student", "content-type": "image/png"}
     answer = endpoint.ask("POST", "/v1/models/tiny:predict", content=png(), headers=headers).json()
     assert (answer["variant"], answer["reason"]) == ("student", "pinned")
+
+
+def test_few_images_are_decoded_at_a_time_however_many_arrive():
+    open_now, most = [], []
+
+    class Slow(Encoder):
+        def encode(self, payload):
+            open_now.append(payload)
+            most.append(len(open_now))
+            time.sleep(0.02)
+            open_now.pop()
+            return super().encode(payload)
+
+    async def send():
+        transport = httpx.ASGITransport(Endpoint(Slow(IMAGE)).app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://tandem") as client:
+            return await asyncio.gather(*(client.post("/v1/models/tiny:predict", content=png()) for _ in range(8)))
+
+    assert {response.status_code for response in asyncio.run(send())} == {200}
+    assert (len(most), max(most)) == (8, MAX_DECODING)
 
 
 def gif():
