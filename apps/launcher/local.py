@@ -37,9 +37,9 @@ _WORKER_PORTS = 150
 def default_num_cpus() -> int:
     """Logical CPUs for a local cluster: at least 4.
 
-    Ray's CPUs are admission tickets, not cores. Serving the digits pair takes about 1.5 of them in fractions, a
-    training run with one worker 1, and its data pipeline one more; with the two tickets of a two-core machine a
-    training beside a live endpoint would wait for ever. One thread a process keeps the real cores from thrashing.
+    Ray's CPUs are admission tickets, not cores. A replica takes 0.3 of one, an update starts the new replicas before
+    the old ones stop, and a training takes one a worker: with the two tickets of a two-core machine an update of the
+    endpoint would wait for a training to end. One thread a process keeps the real cores from thrashing.
     """
     return max(4, os.cpu_count() or 1)
 
