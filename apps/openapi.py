@@ -25,7 +25,7 @@ _CONTROL_HEADERS: list[dict[str, Any]] = [
     for name, schema, text in (
         ("x-tandem-mode", {"type": "string", "enum": ["cascade", "teacher", "student"]}, "who may answer"),
         ("x-tandem-allow-fallback", {"type": "boolean"}, "false: the teacher's answer or 503/504, never a stand-in"),
-        ("x-request-timeout-seconds", {"type": "number"}, "how long the teacher's answer may take"),
+        ("x-request-timeout-seconds", {"type": "number"}, "how long the answer may take; after it Ray Serve says 408"),
         ("x-tandem-ab-key", {"type": "string"}, "the same key always gets the same Release"),
     )
 ]

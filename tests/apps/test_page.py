@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apps.pages import PAGE_POLICY
 from tests.apps.chromium import Page, find_chromium, open_chromium
 
 pytestmark = pytest.mark.slow
 
 STATIC = Path(__file__).parents[2] / "apps" / "static"
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
 RELEASES = [{"name": "3", "weight": 1.0, "threshold": 0.9}]
 DIGITS = {
     "name": "digits", "kind": "image", "height": 8, "width": 8, "channels": 1, "labels": list("0123456789"),
@@ -78,8 +78,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _reply(self, status, kind, body):
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", len(body)), ("Content-Security-Policy", POLICY)):
-            self.send_header(name, str(value))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", PAGE_POLICY)
         self.end_headers()
         self.wfile.write(body)
 
