@@ -1,0 +1,60 @@
+"""`python -m apps.pin serve_config.yaml --out FILE`: the configuration with each alias as the number it stands for.
+
+Ray Serve builds an application anew only when its configuration has changed, so `serve deploy` of an unchanged file
+would go on serving the Release that `champion` meant when it was first deployed. A pinned file changes with the alias,
+says exactly what is served, and can be kept and deployed again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from apps.args import AppArgs
+from apps.plan import resolve_plans
+from training.registry import Registry
+
+
+class PinError(ValueError):
+    """A file that is no Serve config of this application."""
+
+
+def pin(config: Any, registry: Registry) -> dict[str, Any]:
+    """`config` with each Release's `ref` as a number; raises PinError, or PlanError where a Release is missing."""
+    applications = config.get("applications") if isinstance(config, dict) else None
+    if not isinstance(applications, list) or not applications:
+        raise PinError("there is no application in it: is this a Serve config?")
+    pinned = []
+    for application in applications:
+        try:
+            args = AppArgs.model_validate(application.get("args") or {})
+        except (ValidationError, AttributeError) as error:
+            raise PinError(f"its application's args are not valid: {error}") from error
+        releases = [
+            {"ref": str(plan.number), "weight": item.weight}
+            for plan, item in zip(resolve_plans(args, registry), args.releases, strict=True)
+        ]
+        pinned.append({**application, "args": {**(application.get("args") or {}), "releases": releases}})
+    return {**config, "applications": pinned}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="apps.pin", description="Write a Serve config with its aliases resolved.")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    arguments = parser.parse_args()
+    try:
+        pinned = pin(yaml.safe_load(arguments.config.read_text()), Registry())
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        sys.exit(f"apps.pin: {arguments.config}: {error}")
+    arguments.out.write_text(yaml.safe_dump(pinned, sort_keys=False))
+    for application in pinned["applications"]:
+        refs = ", ".join(release["ref"] for release in application["args"]["releases"])
+        print(f"{application.get('name', 'default')}: Release {refs}; deploy it with: serve deploy {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
