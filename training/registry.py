@@ -199,7 +199,7 @@ class Registry:
 
 
 class Run:
-    """One MLflow run: what a training or a build logs while it works.
+    """One MLflow run: what a training or a build logs while it works; raises RegistryError where that fails.
 
     As a context manager it ends as FINISHED, or as FAILED when its block raises.
     """
@@ -222,7 +222,8 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        self._client.log_batch(self.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
+        with _asking(f"log parameters to run {self.run_id}"):
+            self._client.log_batch(self.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         import time
@@ -231,18 +232,22 @@ class Run:
 
         now_ms = int(time.time() * 1000)
         entries: Sequence[Metric] = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
-        self._client.log_batch(self.run_id, metrics=entries)
+        with _asking(f"log metrics to run {self.run_id}"):
+            self._client.log_batch(self.run_id, metrics=entries)
 
     def log_figures(self, figures: Mapping[str, "Figure"]) -> None:
-        for name, figure in figures.items():
-            self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
+        with _asking(f"log plots to run {self.run_id}"):
+            for name, figure in figures.items():
+                self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
 
     def log_text(self, text: str, name: str) -> None:
-        self._client.log_text(self.run_id, text, name)
+        with _asking(f"log {name} to run {self.run_id}"):
+            self._client.log_text(self.run_id, text, name)
 
     def end(self, status: str = "FINISHED") -> None:
         """`status` is FINISHED or FAILED, as MLflow spells them."""
-        self._client.set_terminated(self.run_id, status)
+        with _asking(f"end run {self.run_id}"):
+            self._client.set_terminated(self.run_id, status)
 
 
 @contextlib.contextmanager

@@ -217,6 +217,22 @@ def test_a_publishing_that_fails_registers_nothing(
     assert not [model for model in _client(registry).search_registered_models() if model.name == name]
 
 
+def test_what_a_run_cannot_log_is_told_as_the_registrys_error(registry: Registry) -> None:
+    from matplotlib.figure import Figure
+
+    lost = registry.run("0" * 32)
+    with pytest.raises(RegistryError, match="cannot log parameters to run 0000"):
+        lost.log_params({"seed": 1})
+    with pytest.raises(RegistryError, match="cannot log metrics to run 0000"):
+        lost.log_metrics({"loss": 1.0})
+    with pytest.raises(RegistryError, match="cannot log plots to run 0000"):
+        lost.log_figures({"empty": Figure()})
+    with pytest.raises(RegistryError, match=r"cannot log report\.html to run 0000"):
+        lost.log_text("", "report.html")
+    with pytest.raises(RegistryError, match="cannot end run 0000"):
+        lost.end()
+
+
 def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None:
     from matplotlib.figure import Figure
 
