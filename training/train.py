@@ -39,7 +39,7 @@ def train(
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
             figures = evaluate_and_log(task, artifact, trained, run, f"{task.name} teacher by recipe {reference}")
-            tags = version_tags(reference, source, task, artifact) | {"val_accuracy": f"{figures:.4f}"}
+            tags = version_tags(reference, source, task, artifact) | {"tandem.val_accuracy": f"{figures:.4f}"}
             version = registry.publish(task.name, artifact.folder, run, tags)
         registry.promote(version.name, version.number, CANDIDATE)
     return version

@@ -78,7 +78,7 @@ def test_a_run_holds_parameters_curves_and_report(registry: Registry, version: V
     for name in ("train_loss", "val_loss", "val_accuracy", "learning_rate", "samples_per_s"):
         history = client.get_metric_history(version.run_id, name)
         assert [entry.step for entry in history] == [1, 2, 3, 4], name
-    assert run.data.metrics["val/accuracy"] == pytest.approx(float(version.tags["val_accuracy"]), abs=1e-4)
+    assert run.data.metrics["val/accuracy"] == pytest.approx(float(version.tags["tandem.val_accuracy"]), abs=1e-4)
     assert run.data.metrics["report/accuracy"] > 0.9
     assert "report.html" in _artifacts(registry, version.run_id)
     plots = {f"plots/{name}.png" for name in ("curves", "confusion", "reliability", "per_class")}
