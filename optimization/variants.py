@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from optimization.export import ExportError, export_onnx
 from optimization.measure import Parity, parity
 from optimization.quantize import quantize_dynamic, quantize_static
@@ -37,17 +39,26 @@ class Variant:
         return self.artifact.manifest.variant
 
 
-def range_rows(task: Task) -> int:
-    """How many rows of the calibration split set quantizer ranges; the rest calibrates the cascade.
+def range_split(task: Task) -> Split:
+    """Rows of the calibration split that set quantizer ranges; the others calibrate the cascade.
 
-    The threshold's guarantee needs rows that no part of the student was made from.
+    The threshold's guarantee needs rows that no part of the student was made from, and that are drawn as those
+    served are: the cut is random (and always the same), since some sets lie in the order of their makers.
     """
-    return min(MAX_RANGE_ROWS, len(task.splits["calibration"]) * 3 // 10)
+    return _calibration_part(task, ranges=True)
 
 
 def threshold_split(task: Task) -> Split:
-    calibration, used = task.splits["calibration"], range_rows(task)
-    return Split(calibration.inputs[used:], calibration.labels[used:])
+    """The rows of the calibration split that `range_split` leaves."""
+    return _calibration_part(task, ranges=False)
+
+
+def _calibration_part(task: Task, ranges: bool) -> Split:
+    calibration = task.splits["calibration"]
+    used = min(MAX_RANGE_ROWS, len(calibration) * 3 // 10)
+    order = np.random.default_rng(0).permutation(len(calibration))
+    rows = np.sort(order[:used] if ranges else order[used:])
+    return Split(calibration.inputs[rows], calibration.labels[rows])
 
 
 def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
@@ -70,7 +81,7 @@ def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: 
     """`parent` quantized: images statically, with ranges from the calibration split; texts dynamically."""
     content = parent.artifact.model_path.read_bytes()
     if isinstance(task.encoding, ImageEncoding):
-        ranges = task.splits["calibration"].inputs[: range_rows(task)]
+        ranges = range_split(task).inputs
         content = quantize_static(content, ranges, parent.artifact.manifest.input)
     else:
         content = quantize_dynamic(content)

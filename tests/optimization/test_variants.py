@@ -14,7 +14,7 @@ from optimization.variants import (
     Variant,
     float_variant,
     int8_variant,
-    range_rows,
+    range_split,
     threshold_split,
 )
 from tests.toys import images, write_torch
@@ -75,17 +75,22 @@ def test_a_texts_variant_has_its_tokenizer_and_is_quantized_dynamically(exported
 
 
 def test_ranges_and_threshold_come_from_different_calibration_rows(toy: Task) -> None:
-    used, rest = range_rows(toy), threshold_split(toy)
-    assert 0 < used < len(rest)
-    assert used + len(rest) == len(toy.splits["calibration"])
-    assert (rest.inputs == toy.splits["calibration"].inputs[used:]).all()
-    assert (rest.labels == toy.splits["calibration"].labels[used:]).all()
+    whole = toy.splits["calibration"]
+    numbered = Split(np.arange(60 * 16, dtype=np.uint16).astype(np.uint8).reshape(60, 1, 4, 4), whole.labels)
+    task = dataclasses.replace(toy, splits={**toy.splits, "calibration": numbered})
+    used, rest = range_split(task), threshold_split(task)
+    assert (len(used), len(rest)) == (18, 42)
+    together = np.concatenate([used.labels, rest.labels])
+    assert sorted(together) == sorted(whole.labels)
+    assert (range_split(task).inputs == used.inputs).all()
+    # The cut is random: neither part is a run of neighbours.
+    assert (used.labels != whole.labels[:18]).any() and (rest.labels != whole.labels[18:]).any()
 
 
 def test_a_large_calibration_split_gives_its_surplus_to_the_threshold(toy: Task) -> None:
     many = Split(np.zeros((5000, 1, 4, 4), np.uint8), np.zeros(5000, np.int64))
     large = dataclasses.replace(toy, splits={**toy.splits, "calibration": many})
-    assert range_rows(large) == 512
+    assert len(range_split(large)) == 512
     assert len(threshold_split(large)) == 4488
 
 
