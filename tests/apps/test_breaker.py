@@ -3,19 +3,6 @@ import pytest
 from apps.breaker import Breaker
 
 
-class Clock:
-    def __init__(self):
-        self.now_s = 0.0
-
-    def __call__(self):
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def breaker(clock):
     return Breaker(failures=3, open_s=2.0, clock=clock)

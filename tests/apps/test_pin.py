@@ -6,17 +6,6 @@ import yaml
 from apps.launcher.local import ROOT
 from apps.pin import PinError, pin
 from apps.plan import PlanError
-from tests.apps.test_plan import Shelf
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    shelf = Shelf(tmp_path)
-    shelf.add("digits@1", "digits", 1, "t")
-    shelf.add("digits@2", "digits", 2, "s")
-    shelf.add_release("champion", 7)
-    shelf.add_release("candidate", 8)
-    return shelf
 
 
 def test_aliases_become_numbers_and_the_rest_stays(shelf):
