@@ -15,7 +15,7 @@ class Clock:
     """A clock that stands until a test moves it."""
 
     def __init__(self):
-        self.now_s = 100.0
+        self.now_s = 0.0
 
     def __call__(self):
         return self.now_s
