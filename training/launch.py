@@ -3,6 +3,7 @@
 Workers killed on the way are started again from the last checkpoint of a finished epoch.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -78,12 +79,12 @@ def _train_on_ray(job: TrainJob, compute: Compute) -> Trained:
     """fit() on Ray Train workers of the cluster at RAY_ADDRESS, or of one started for it."""
     # Ray Train's controller looks for reports every 2 s by default: a short epoch would wait for it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    import ray
+    # Its own copy of what workers print would show every line twice.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    _connect()
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    if not ray.is_initialized():
-        _connect()
     name = f"{job.recipe.task.replace(':', '.')}-{job.run_id[:8]}"
     trainer = TorchTrainer(
         _ray_worker,
@@ -121,6 +122,8 @@ def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    # Ray Train's level for the console does not reach root handlers, and with them every checkpoint would be told.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
@@ -203,13 +206,28 @@ def _has_gpus(workers: int) -> bool:
 
 
 def _connect() -> None:
+    """Join the cluster at RAY_ADDRESS, or start one for this training: a bare ray.init() would join any that runs."""
+    own = "RAY_ADDRESS" not in os.environ
+    if own:
+        # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.
+        for name, value in (
+            ("RAY_AUTH_MODE", "disabled"),
+            ("RAY_USAGE_STATS_ENABLED", "0"),
+            ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
+        ):
+            os.environ.setdefault(name, value)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        # A cluster of our own on loopback: a bare ray.init() would join any other that runs here.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", include_dashboard=False, object_store_memory=150 * 2**20, log_to_driver=True)
+    if ray.is_initialized():
+        return
+    if own:
+        # Ray Train's actors ask the dashboard how each other does, and complain every few seconds where there is none.
+        ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
+            dashboard_host="127.0.0.1",
+            include_dashboard=True,
+            object_store_memory=150 * 2**20,
+        )
     else:
-        ray.init(address=address)
+        ray.init(address=os.environ["RAY_ADDRESS"])

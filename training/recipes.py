@@ -33,11 +33,11 @@ def digits_student() -> Recipe:
 def fashion_mnist() -> Recipe:
     return Recipe(
         task="fashion_mnist",
-        architecture=Architecture("resnet", {"widths": [32, 64, 128], "dropout": 0.1}),
-        epochs=10,
+        architecture=Architecture("resnet", {"widths": [32, 64, 128]}),
+        epochs=12,
         batch_size=128,
-        optimizer=Optimizer("sgd", lr=0.15, weight_decay=5e-4),
-        augmentation=Augmentation(shift=0.08, flip=True),
+        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.05),
+        augmentation=Augmentation(shift=0.04, flip=True),
         label_smoothing=0.05,
         precision="bf16",
     )
@@ -46,11 +46,12 @@ def fashion_mnist() -> Recipe:
 def fashion_mnist_student() -> Recipe:
     return Recipe(
         task="fashion_mnist",
-        architecture=Architecture("convnet", {"widths": [16, 32, 64]}),
+        architecture=Architecture("resnet", {"widths": [16, 32, 64]}),
         epochs=10,
         batch_size=128,
-        optimizer=Optimizer("adamw", lr=8e-3, weight_decay=0.01),
-        augmentation=Augmentation(shift=0.08, flip=True),
+        optimizer=Optimizer("adamw", lr=6e-3, weight_decay=0.02),
+        augmentation=Augmentation(shift=0.04, flip=True),
+        precision="bf16",
     )
 
 

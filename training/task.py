@@ -52,6 +52,8 @@ class Split:
 class Task:
     """`margin` is the accuracy (a fraction) a student may lose to its teacher and still pass the gate.
 
+    A student several times smaller gives up a point or so alone; in tandem it answers only what it is sure of.
+
     `files` holds what the Encoding names, such as a tokenizer; it travels inside every Artifact.
     """
 
