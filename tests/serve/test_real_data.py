@@ -1,7 +1,7 @@
 """The whole way on published data: train, build, serve the same configuration with the model's name changed.
 
-These take minutes each; they skip where the data or a network is missing. Trainings are cut short, so what is held is the
-way, and bounds that a shorter training reaches; the full figures stand in the README with the commands that made them.
+These take minutes each; they skip where the data or a network is missing. Trainings are cut short, so what is held is
+the way, and bounds that a shorter training reaches; the README has the full figures and the commands that made them.
 """
 
 import json
@@ -66,6 +66,11 @@ def make(cluster: LocalCluster, folder: Path, model: str, epochs: int) -> dict[s
     return comparison
 
 
+def serve(cluster: LocalCluster, folder: Path, port: int, model: str) -> Deployed:
+    """The one application of this cluster, with the model's name changed."""
+    return deploy(cluster, folder, port, "tandem", {"model": model, "releases": [{"ref": "candidate"}]})
+
+
 def rows_of(comparison: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["variant"]: row for row in comparison["rows"]}
 
@@ -113,7 +118,7 @@ def test_ag_news_is_learned_and_a_text_is_answered(
     folder = tmp_path_factory.mktemp("ag_news")
     rows = rows_of(make(cluster, folder, "ag_news", epochs=3))
     assert rows["teacher-fp32"]["accuracy"] >= 0.88
-    served = deploy(cluster, folder, serve_port, "news", {"model": "ag_news", "releases": [{"ref": "candidate"}]})
+    served = serve(cluster, folder, serve_port, "ag_news")
     with served.client() as client:
         answer = client.post(
             "/v1/models/ag_news:predict", json={"text": "The striker scored twice as the visitors won the cup final"}
