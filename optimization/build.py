@@ -103,7 +103,7 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
         plan.source,
         registry.tracking_uri,
         run.run_id,
-        Distillation(teacher.folder),
+        Distillation(teacher.folder, precision=plan.student_recipe.precision),
     )
     trained = run_training(job, plan.compute)
     student_torch = write_torch_artifact(

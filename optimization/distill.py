@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
 
 from training.artifact import load_artifact
+from training.encoding import ImageEncoding
 from training.loop import Loss
 from training.module import load_module
 
@@ -23,6 +25,7 @@ class Distillation:
     teacher_folder: Path
     temperature: float = 4.0
     soft_share: float = 0.9
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the teacher's products, see Recipe.precision
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -33,11 +36,15 @@ class Distillation:
     def __call__(self) -> Loss:
         import torch
 
-        teacher = load_module(load_artifact(self.teacher_folder))
+        artifact = load_artifact(self.teacher_folder)
+        teacher = load_module(artifact)
+        if isinstance(artifact.manifest.encoding, ImageEncoding):
+            teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as fit() does
+        bf16 = self.precision == "bf16"
 
         def loss(inputs: Tensor, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-            with torch.no_grad():
-                soft_BC = teacher.to(inputs.device)(inputs)
+            with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+                soft_BC = teacher.to(inputs.device)(inputs).float()
             softened = functional.kl_div(
                 functional.log_softmax(logits_BC / self.temperature, dim=1),
                 functional.log_softmax(soft_BC / self.temperature, dim=1),

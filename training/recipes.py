@@ -83,11 +83,10 @@ def cifar10_student() -> Recipe:
 def ag_news() -> Recipe:
     return Recipe(
         task="ag_news",
-        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.5}),
+        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.25}),
         epochs=5,
         batch_size=128,
-        optimizer=Optimizer("adamw", lr=3e-3, weight_decay=0.01),
-        label_smoothing=0.05,
+        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.01),
     )
 
 
