@@ -46,6 +46,14 @@ def test_the_loss_is_hintons(
     assert float(found) == pytest.approx(soft_share * temperature**2 * divergence + (1 - soft_share) * hard, rel=1e-4)
 
 
+def test_a_teacher_in_bf16_teaches_nearly_the_same(teacher: Artifact, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    inputs, labels = batch
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    full, half = (float(Distillation(teacher.folder, precision=p)()(inputs, logits, labels)) for p in ("fp32", "bf16"))
+    assert full != half
+    assert half == pytest.approx(full, rel=0.02)
+
+
 def test_a_student_that_equals_its_teacher_has_no_soft_loss(
     teacher: Artifact, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
