@@ -83,7 +83,7 @@ def cifar10_student() -> Recipe:
 def ag_news() -> Recipe:
     return Recipe(
         task="ag_news",
-        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.25}),
+        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.4}),
         epochs=5,
         batch_size=128,
         optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.01),

@@ -51,13 +51,12 @@ def test_states_agree_with_torchs_own_packed_bidirectional_lstm(tokens: Tensor) 
     weights = dict(model.forward_lstm.named_parameters())
     weights |= {f"{name}_reverse": value for name, value in model.backward_lstm.named_parameters()}
     reference.load_state_dict(weights)
-    packed = pack_padded_sequence(
-        model.embedding(tokens), torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False
-    )
+    embedded = model.embedding(tokens)
+    packed = pack_padded_sequence(embedded, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
     states, _ = pad_packed_sequence(reference(packed)[0], batch_first=True)
     pooled = [
-        torch.cat([row[:length].amax(dim=0), row[:length].mean(dim=0)])
-        for row, length in zip(states, LENGTHS, strict=True)
+        torch.cat([row[:length].amax(dim=0), row[:length].mean(dim=0), words[:length].mean(dim=0)])
+        for row, words, length in zip(states, embedded, LENGTHS, strict=True)
     ]
     torch.testing.assert_close(model(tokens), model.head(torch.stack(pooled)), rtol=0, atol=1e-5)
 
