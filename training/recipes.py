@@ -81,12 +81,14 @@ def cifar10_student() -> Recipe:
 
 
 def ag_news() -> Recipe:
+    sizes = {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.3, "word_dropout": 0.4}
     return Recipe(
         task="ag_news",
-        architecture=Architecture("lstm", {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.4}),
+        architecture=Architecture("lstm", sizes),
         epochs=5,
         batch_size=128,
-        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.01),
+        optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.1),
+        label_smoothing=0.1,
     )
 
 

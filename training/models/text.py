@@ -16,10 +16,14 @@ class Lstm(nn.Module):
     The head also sees the mean embedding: on some thousand texts the words alone tell much, and learn faster.
     """
 
-    def __init__(self, text: TextEncoding, vocabulary: int, embedding: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, text: TextEncoding, vocabulary: int, embedding: int, hidden: int, dropout: float, word_dropout: float
+    ) -> None:
         super().__init__()
         self.pad_id = text.pad_id
         self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=text.pad_id)
+        # Whole words at a time: what a few words give away must be learned from the others too.
+        self.word_dropout = nn.Dropout1d(word_dropout)
         self.dropout = nn.Dropout(dropout)
         self.forward_lstm = nn.LSTM(embedding, hidden, batch_first=True)
         self.backward_lstm = nn.LSTM(embedding, hidden, batch_first=True)
@@ -27,7 +31,7 @@ class Lstm(nn.Module):
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         mask_BL1 = (tokens_BL != self.pad_id).unsqueeze(-1)
-        embedded_BLE = self.dropout(self.embedding(tokens_BL))
+        embedded_BLE = self.dropout(self.word_dropout(self.embedding(tokens_BL)))
         reversed_BLE = _reverse(embedded_BLE, mask_BL1)
         ahead_BLH, _ = self.forward_lstm(embedded_BLE)
         behind_BLH, _ = self.backward_lstm(reversed_BLE)
@@ -57,8 +61,10 @@ class BagOfEmbeddings(nn.Module):
         return logits
 
 
-def lstm(encoding: Encoding, vocabulary: int, embedding: int, hidden: int, dropout: float = 0.0) -> nn.Module:
-    return Lstm(_text(encoding), vocabulary, embedding, hidden, dropout)
+def lstm(
+    encoding: Encoding, vocabulary: int, embedding: int, hidden: int, dropout: float = 0.0, word_dropout: float = 0.0
+) -> nn.Module:
+    return Lstm(_text(encoding), vocabulary, embedding, hidden, dropout, word_dropout)
 
 
 def bag_of_embeddings(
