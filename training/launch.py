@@ -122,8 +122,7 @@ def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    # Ray Train's level for the console does not reach root handlers, and with them every checkpoint would be told.
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    _quiet_ray_train()
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
@@ -196,6 +195,13 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _quiet_ray_train() -> None:
+    """Every report and checkpoint would be told on the console; some of its loggers are named by their file's path."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("ray.train") or "/ray/train/" in name:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _has_gpus(workers: int) -> bool:

@@ -1,19 +1,22 @@
 import dataclasses
+import json
 import pickle
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from apps.launcher.local import ROOT, LocalCluster
 from tests.toys import image_recipe
+from tests.training.lost_worker import job
 from training.launch import Compute, Trained, TrainJob, _has_gpus, _result, run_training
 from training.loop import Loss, TrainingError
-from training.models.architecture import Architecture
-from training.recipe import Optimizer
 from training.registry import Registry, Run
 from training.task import Source
 
@@ -110,51 +113,21 @@ def test_gpus_are_used_where_every_worker_gets_one(
     assert _has_gpus(workers) is used
 
 
-@pytest.fixture
-def connected(cluster: object) -> Iterator[None]:
-    """Training connects this process to the cluster: left so, it would fall with it."""
-    import ray
-
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.cluster
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray warns of settings that it makes itself
-@pytest.mark.usefixtures("connected")
-def test_ray_workers_train_on_after_one_was_lost(tmp_path: Path) -> None:
+def test_ray_workers_train_on_after_one_was_lost(cluster: LocalCluster, tmp_path: Path) -> None:
     registry = Registry()
     run = registry.start_run("launch", "on Ray", {})
-    fallen = tmp_path / "fallen"
-
-    class Falls:
-        """The first time that the second epoch is reached, its worker dies as if it were killed."""
-
-        def __call__(self) -> Loss:
-            steps = []
-
-            def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-                steps.append(1)
-                if len(steps) == 9 and not fallen.exists():
-                    import os
-
-                    fallen.touch()
-                    os._exit(1)
-                return functional.cross_entropy(logits, labels)
-
-            return loss
-
-    recipe = dataclasses.replace(
-        image_recipe(), architecture=Architecture("tests.toys:dense"), optimizer=Optimizer("sgd", lr=0.05)
+    command = [sys.executable, "-m", "tests.training.lost_worker", str(tmp_path), run.run_id]
+    done = subprocess.run(
+        command, env=cluster.environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
-    job = TrainJob(recipe, Source(), registry.tracking_uri, run.run_id, make_loss=Falls())
-    trained = run_training(job, Compute(workers=2, storage=tmp_path / "storage"))
-    assert fallen.exists()
-    assert [record.epoch for record in trained.records] == [1, 2, 3, 4]
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    assert (tmp_path / "fallen").exists()
+    assert json.loads((tmp_path / "epochs.json").read_text()) == [1, 2, 3, 4]
     assert not list((tmp_path / "storage").glob("*"))
 
-    alone = run_training(dataclasses.replace(job, make_loss=None), HERE)
-    for name, tensor in alone.weights.items():
-        torch.testing.assert_close(trained.weights[name], tensor, rtol=1e-4, atol=1e-5)
+    trained = load_file(tmp_path / "weights.safetensors")
+    for name, tensor in run_training(job(run.run_id, fallen=None), HERE).weights.items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-5)
     steps = {entry.step for entry in MlflowClient(registry.tracking_uri).get_metric_history(run.run_id, "val_loss")}
     assert steps == {1, 2, 3, 4}
