@@ -81,9 +81,7 @@ def fashion(cluster: LocalCluster, serve_port: int, tmp_path_factory: pytest.Tem
     rows = rows_of(make(cluster, folder, "fashion_mnist", epochs=4))
     assert rows["teacher-fp32"]["accuracy"] >= 0.90
     assert rows["student-int8"]["size_bytes"] * 3 <= rows["teacher-fp32"]["size_bytes"]
-    return deploy(
-        cluster, folder, serve_port, "fashion", {"model": "fashion_mnist", "releases": [{"ref": "candidate"}]}
-    )
+    return serve(cluster, folder, serve_port, "fashion_mnist")
 
 
 def test_an_unmodified_tritonclient_agrees_with_the_runner(
