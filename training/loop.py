@@ -83,12 +83,12 @@ def fit(
     steps = steps_per_epoch(len(train), recipe.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps * recipe.epochs))
     best: dict[str, Any] = {"accuracy": -1.0, "weights": {}}
-    done = 0
+    done, records = 0, []
     if start:
         module.load_state_dict(start["model"])
         optimizer.load_state_dict(start["optimizer"])
         scheduler.load_state_dict(start["scheduler"])
-        best, done = start["best"], start["epoch"]
+        best, done, records = start["best"], start["epoch"], start["records"]
     parallel = nn.parallel.DistributedDataParallel(module) if worker.world_size > 1 else module
     batches = _Batches(recipe, encoding, train, worker)
     for epoch in range(done + 1, recipe.epochs + 1):
@@ -113,9 +113,8 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             "best": best,
-            "records": [*(start or {}).get("records", []), asdict(record)],
+            "records": (records := [*records, asdict(record)]),
         }
-        start = {"records": state["records"]}
         on_epoch(record, state)
     weights_of_best: dict[str, Tensor] = best["weights"]
     return weights_of_best
