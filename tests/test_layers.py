@@ -127,7 +127,8 @@ def _loaded_with(path: str, seen: set[str] | None = None) -> dict[str, str]:
         if top in PACKAGES:
             for candidate in (f"{name.replace('.', '/')}.py", f"{name.rpartition('.')[0].replace('.', '/')}.py"):
                 if candidate in _modules() and candidate not in seen:
-                    found |= _loaded_with(candidate, seen)
+                    # What a module imports itself is said of it, whatever the order in which a set is walked.
+                    found = _loaded_with(candidate, seen) | found
     return found
 
 
