@@ -17,9 +17,10 @@ class ReleaseArgs(BaseModel):
     weight: float = Field(default=1.0, gt=0)
 
 
-class AppArgs(BaseModel):
-    """`deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
+class ModelArgs(BaseModel):
+    """One model of the application.
 
+    `deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
     `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own, and the wait for a
     student.
     """
@@ -33,11 +34,9 @@ class AppArgs(BaseModel):
     insist_timeout_ms: float = Field(default=5_000.0, gt=0)
     student_placement: Literal["ingress", "deployment"] = "ingress"
     max_rows: int = Field(default=256, ge=1)
-    max_body_bytes: int = Field(default=8_000_000, ge=1_000)
     max_batch_rows: int = Field(default=32, ge=1)
     max_queue_rows: int = Field(default=512, ge=1)
     threads: int = Field(default=1, ge=1)
-    cache_dir: str = "~/.cache/tandem"
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -51,4 +50,23 @@ class AppArgs(BaseModel):
                 f"max_rows is {self.max_rows} and max_queue_rows {self.max_queue_rows}: "
                 "a queue must hold at least one request of the largest size"
             )
+        return self
+
+
+class AppArgs(ModelArgs):
+    """The first model's settings, further models with settings of their own, and what concerns the whole endpoint."""
+
+    more_models: list[ModelArgs] = Field(default_factory=list)
+    max_body_bytes: int = Field(default=8_000_000, ge=1_000)
+    cache_dir: str = "~/.cache/tandem"
+
+    @property
+    def models(self) -> tuple[ModelArgs, ...]:
+        return (self, *self.more_models)
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        names = [item.model for item in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the models are {', '.join(names)}: serve each once, its Releases under `releases`")
         return self

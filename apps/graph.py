@@ -1,16 +1,19 @@
 """The Serve application: `apps.graph:build`, which serve_config.yaml names."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ray import serve
 
 from apps.args import AppArgs
+from apps.assembly import Part
 from apps.batcher import BatchLimits
 from apps.ingress import Ingress
 from apps.load import ModelSource
 from apps.model import Model
 from apps.plan import Plan, resolve_plans
-from training.registry import Registry, Version
+from training.registry import Registry
 
 # What a deployment gets where serve_config.yaml says nothing of it. Serve's own defaults are a whole CPU a replica,
 # five requests at a time, a queue without end, and an update that stops the old replica before the new one is there.
@@ -30,28 +33,38 @@ INGRESS_DEFAULTS: dict[str, Any] = {**MODEL_DEFAULTS, "max_queued_requests": 204
 def build(args: AppArgs) -> serve.Application:
     """The graph for `args`; aliases are resolved here, once, so that no two replicas can serve different Versions.
 
-    Raises RegistryError where there is no registry, PlanError where it lacks the Release.
+    Raises RegistryError where there is no registry, PlanError where it lacks a Release.
     """
     registry = Registry()
-    plans = resolve_plans(args, registry)
+    plans = [resolve_plans(model, registry) for model in args.models]
     return assemble(args, plans, registry.tracking_uri)
 
 
-def assemble(args: AppArgs, plans: tuple[Plan, ...], tracking_uri: str) -> serve.Application:
-    """Deployments Ingress, Teacher and, for the second Release, TeacherB; Student and StudentB where placed apart."""
-    limits = BatchLimits(args.max_batch_rows, args.max_queue_rows)
+def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str) -> serve.Application:
+    """`plans` hold a tuple for each model.
 
-    def source(version: Version) -> ModelSource:
-        return ModelSource(version, tracking_uri, args.cache_dir, limits, args.threads)
-
-    def deployed(kind: str, versions: list[Version]) -> list[serve.Application]:
-        return [
-            serve.deployment(name=f"{kind}{suffix}", **MODEL_DEFAULTS)(Model).bind(source(version))
-            for suffix, version in zip(("", "B"), versions, strict=False)
-        ]
-
-    teachers = deployed("Teacher", [plan.teacher for plan in plans])
-    students = deployed("Student", [plan.student for plan in plans]) if args.student_placement == "deployment" else []
-    sources = [source(plan.student) for plan in plans]
+    Deployments are Ingress, Teacher and, for a second Release, TeacherB; Student and StudentB where placed apart.
+    Those of further models carry their model's name: Teacher-cifar10.
+    """
+    parts: list[Part] = []
+    deployments: list[serve.Application] = []
+    for model, of_model in zip(args.models, plans, strict=True):
+        of = "" if model is args else f"-{model.model}"
+        limits = BatchLimits(model.max_batch_rows, model.max_queue_rows)
+        source = partial(
+            ModelSource, tracking_uri=tracking_uri, cache_dir=args.cache_dir, limits=limits, threads=model.threads
+        )
+        part = Part(model, of_model, tuple(source(plan.student) for plan in of_model))
+        parts.append(part)
+        deployments += _deployed("Teacher", of, [source(plan.teacher) for plan in of_model])
+        if part.is_student_apart:
+            deployments += _deployed("Student", of, part.students)
     ingress = serve.deployment(name="Ingress", **INGRESS_DEFAULTS)(Ingress)
-    return ingress.bind(args, plans, sources, *teachers, *students)
+    return ingress.bind(args, parts, *deployments)
+
+
+def _deployed(kind: str, of: str, sources: Sequence[ModelSource]) -> list[serve.Application]:
+    return [
+        serve.deployment(name=f"{kind}{suffix}{of}", **MODEL_DEFAULTS)(Model).bind(source)
+        for suffix, source in zip(("", "B"), sources, strict=False)
+    ]

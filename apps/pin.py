@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from apps.args import AppArgs
+from apps.args import AppArgs, ModelArgs
 from apps.plan import resolve_plans
 from training.registry import Registry
 
@@ -33,12 +33,19 @@ def pin(config: Any, registry: Registry) -> dict[str, Any]:
             args = AppArgs.model_validate(application.get("args") or {})
         except (ValidationError, AttributeError) as error:
             raise PinError(f"its application's args are not valid: {error}") from error
-        releases = [
-            {"ref": str(plan.number), "weight": item.weight}
-            for plan, item in zip(resolve_plans(args, registry), args.releases, strict=True)
+        raw = application.get("args") or {}
+        more = [
+            {**item, "releases": _numbers(model, registry)}
+            for item, model in zip(raw.get("more_models", []), args.more_models, strict=True)
         ]
-        pinned.append({**application, "args": {**(application.get("args") or {}), "releases": releases}})
+        exact = {**raw, "releases": _numbers(args, registry), **({"more_models": more} if more else {})}
+        pinned.append({**application, "args": exact})
     return {**config, "applications": pinned}
+
+
+def _numbers(args: ModelArgs, registry: Registry) -> list[dict[str, Any]]:
+    plans = resolve_plans(args, registry)
+    return [{"ref": str(plan.number), "weight": item.weight} for plan, item in zip(plans, args.releases, strict=True)]
 
 
 def main() -> None:
@@ -52,8 +59,9 @@ def main() -> None:
         sys.exit(f"apps.pin: {arguments.config}: {error}")
     arguments.out.write_text(yaml.safe_dump(pinned, sort_keys=False))
     for application in pinned["applications"]:
-        refs = ", ".join(release["ref"] for release in application["args"]["releases"])
-        print(f"{application.get('name', 'default')}: Release {refs}; deploy it with: serve deploy {arguments.out}")
+        args = AppArgs.model_validate(application["args"])
+        served = "; ".join(f"{item.model} {', '.join(each.ref for each in item.releases)}" for item in args.models)
+        print(f"{application.get('name', 'default')}: Release {served}; deploy it with: serve deploy {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.args import AppArgs
+from apps.args import ModelArgs
 from optimization.release import Release, VersionRef, endpoint_name, load_release
 from training.registry import Registry, RegistryError, Version
 
@@ -25,7 +25,7 @@ class Plan:
     student: Version
 
 
-def resolve_plans(args: AppArgs, registry: Registry) -> tuple[Plan, ...]:
+def resolve_plans(args: ModelArgs, registry: Registry) -> tuple[Plan, ...]:
     """One Plan for each of `args.releases`; raises PlanError."""
     plans = tuple(_resolve(args.model, item.ref, item.weight, registry) for item in args.releases)
     _refuse_twins(args, plans)
@@ -58,7 +58,7 @@ def _pinned(registry: Registry, part: VersionRef) -> Version:
     return version
 
 
-def _refuse_twins(args: AppArgs, plans: Sequence[Plan]) -> None:
+def _refuse_twins(args: ModelArgs, plans: Sequence[Plan]) -> None:
     numbers = [plan.number for plan in plans]
     if len(set(numbers)) < len(numbers):
         refs = ", ".join(item.ref for item in args.releases)

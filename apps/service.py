@@ -21,6 +21,9 @@ from training.encoding import Array, Encoder, PayloadError, TensorSpec, TextEnco
 
 logger = logging.getLogger("ray.serve")
 
+# Headers come with names in lower case.
+_HEADER_LENGTH = HEADER_LENGTH.lower()
+
 # Parsing a larger body takes long enough to hold up the other requests of the event loop.
 LARGE_BODY_BYTES = 200_000
 
@@ -37,6 +40,15 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What every protocol encodes: `outputs` hold what the request names, `parameters` say who answered and why."""
+
+    outputs: dict[str, Array]
+    parameters: dict[str, str]
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Service:
     """One model's endpoint. `about` is what GET /v1/models/{m} answers."""
 
@@ -45,7 +57,6 @@ class Service:
     router: Router
     about: Mapping[str, Any] = field(default_factory=dict)
     max_rows: int = 256
-    max_body_bytes: int = 8_000_000
     meter: Meter = field(default_factory=NoMeter)
     _decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(MAX_DECODING, thread_name_prefix="decoder"), init=False, repr=False
@@ -69,13 +80,20 @@ class Service:
     def versions(self) -> list[str]:
         return [str(arm.number) for arm in self.router.arms]
 
-    async def infer(self, body: bytes, headers: Headers, release: int | None) -> Reply:
+    async def infer(self, body: bytes, headers: Mapping[str, str], release: int | None) -> Reply:
         """A V2 inference request; raises ProtocolError, RefusedError or UnknownReleaseError."""
         started = time.perf_counter()
         if len(body) > LARGE_BODY_BYTES:
             request = await asyncio.to_thread(self._parse, body, headers)
         else:
             request = self._parse(body, headers)
+        answered = await self.answer(request, headers, release)
+        version = str(answered.answer.release)
+        encoded, encoded_headers = encode_infer(request, self.model, version, answered.outputs, answered.parameters)
+        return self._reply(encoded, encoded_headers, answered.answer, started)
+
+    async def answer(self, request: InferRequest, headers: Mapping[str, str], release: int | None) -> Answered:
+        """A parsed request, by whatever protocol it came, to its outputs; raises as `infer` does."""
         ask = read_ask(request.inputs[self.inputs[0].name], headers, request.parameters, release)
         answer = await self.router.answer(ask)
         outputs: dict[str, Array] = {"logits": answer.logits}
@@ -83,11 +101,10 @@ class Service:
             outputs["probabilities"] = answer.probabilities()
         parameters = {
             "release": str(answer.release),
-            "variant": ",".join(route.variant for route in answer.routes),
-            "reason": ",".join(route.reason for route in answer.routes),
+            "variant": ",".join([route.variant for route in answer.routes]),
+            "reason": ",".join([route.reason for route in answer.routes]),
         }
-        encoded, encoded_headers = encode_infer(request, self.model, str(answer.release), outputs, parameters)
-        return self._reply(encoded, encoded_headers, answer, started)
+        return Answered(outputs, parameters, answer)
 
     async def predict(self, body: bytes, headers: Headers) -> Reply:
         """An image file or a text to labels with probabilities; raises as `infer` does, and PayloadError."""
@@ -108,10 +125,10 @@ class Service:
         }
         return self._reply(orjson.dumps(data), {"Content-Type": "application/json"}, answer, started)
 
-    def _parse(self, body: bytes, headers: Headers) -> InferRequest:
+    def _parse(self, body: bytes, headers: Mapping[str, str]) -> InferRequest:
         # A client that names no output gets all that are offered: probabilities are offered where they are mentioned.
         offered = self.outputs if b"probabilities" in body else self.outputs[:1]
-        request = parse_infer(body, headers.get(HEADER_LENGTH), self.inputs, offered, self.max_rows)
+        request = parse_infer(body, headers.get(_HEADER_LENGTH), self.inputs, offered, self.max_rows)
         wanted = request.parameters.get("probabilities", True)
         if not isinstance(wanted, bool):
             raise ProtocolError(f"parameter probabilities is {wanted!r}; send true or false")

@@ -1,6 +1,5 @@
 """The HTTP surface: paths, methods and status codes. What they mean is the Service's."""
 
-import math
 import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,16 +13,15 @@ from starlette.responses import Response
 
 from apps import openapi
 from apps.body import read_body
+from apps.endpoint import Endpoint
+from apps.errors import EXPECTED, Failure, failure_of
+from apps.front import Front
 from apps.metadata import model_config, model_metadata, server_metadata
 from apps.pages import add_pages
-from apps.protocol import ProtocolError, error_body
-from apps.refusal import RefusedError
-from apps.router import UnknownReleaseError
+from apps.protocol import error_body
 from apps.service import Reply, Service
-from training.encoding import PayloadError
 
 PLATFORM = "tandem_cascade"
-STATUS_OF_REFUSAL = {"overload": 503, "unavailable": 503, "timeout": 504}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error` says what", **openapi.ERROR},
     404: {"description": "No such model or version", **openapi.ERROR},
@@ -33,15 +31,15 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_app(service: Service) -> FastAPI:
-    """The ASGI app of one Service."""
+def build_app(endpoint: Endpoint) -> Front:
+    """The ASGI app of an endpoint."""
     app = FastAPI(title="Tandem", version=tandem_version(), docs_url=None, redoc_url=None)
-    add_errors(app, service)
+    add_errors(app)
     add_health(app)
-    add_metadata(app, service)
-    add_inference(app, service)
+    add_metadata(app, endpoint)
+    add_inference(app, endpoint)
     add_pages(app)
-    return app
+    return Front(endpoint, app)
 
 
 def tandem_version() -> str:
@@ -51,46 +49,32 @@ def tandem_version() -> str:
         return "0+unknown"
 
 
-def add_errors(app: FastAPI, service: Service) -> None:
+def add_errors(app: FastAPI) -> None:
     """Every failure is JSON with one field `error`, and counted where a model was asked."""
 
-    def failed(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-        started = getattr(request.state, "started", None)
-        if started is not None:
-            service.meter.record("", "", "", status, (time.perf_counter() - started) * 1e3)
-        return Response(error_body(message), status, headers, "application/json")
+    async def failed(request: Request, error: Exception) -> Response:
+        # What is unforeseen Starlette logs with its traceback.
+        return _failure(request, failure_of(error))
 
-    @app.exception_handler(ProtocolError)
-    async def protocol(request: Request, error: ProtocolError) -> Response:
-        return failed(request, error.status, str(error))
-
-    @app.exception_handler(PayloadError)
-    async def payload(request: Request, error: PayloadError) -> Response:
-        return failed(request, 400, str(error))
-
-    @app.exception_handler(UnknownReleaseError)
-    async def release(request: Request, error: UnknownReleaseError) -> Response:
-        return failed(request, 404, str(error))
-
-    @app.exception_handler(RefusedError)
-    async def refused(request: Request, error: RefusedError) -> Response:
-        status = STATUS_OF_REFUSAL[error.refused.reason]
-        retry = {"Retry-After": str(max(1, math.ceil(error.refused.wait_s)))} if status == 503 else None
-        return failed(request, status, error.refused.detail, retry)
+    for expected in (*EXPECTED, Exception):
+        app.exception_handler(expected)(failed)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return failed(request, 400, "the client went away before its request was read")
+        return _failure(request, Failure(400, "the client went away before its request was read"))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers) if error.headers else None
-        return failed(request, error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", headers)
+        message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        return _failure(request, Failure(error.status_code, message, dict(error.headers or {})))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        # Starlette logs it with its traceback; the client is not shown the inside of the server.
-        return failed(request, 500, "an unforeseen error; the server's log has it")
+
+def _failure(request: Request, failure: Failure) -> Response:
+    asked = getattr(request.state, "asked", None)
+    if asked is not None:
+        service, started = asked
+        service.meter.record("", "", "", failure.status, (time.perf_counter() - started) * 1e3)
+    return Response(error_body(failure.message), failure.status, failure.headers, "application/json")
 
 
 def add_health(app: FastAPI) -> None:
@@ -103,7 +87,7 @@ def add_health(app: FastAPI) -> None:
         return Response()
 
 
-def add_metadata(app: FastAPI, service: Service) -> None:
+def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
     """What is known without asking a model; under /versions/{v} for one Release."""
 
     @app.get("/v2", tags=["metadata"])
@@ -111,47 +95,46 @@ def add_metadata(app: FastAPI, service: Service) -> None:
         return _json(server_metadata(tandem_version()))
 
     async def model_ready(request: Request) -> Response:
-        _release(request, service)
+        _find(request, endpoint)
         return Response()
 
     async def metadata(request: Request) -> Response:
-        release = _release(request, service)
+        service, release = _find(request, endpoint)
         versions = service.versions if release is None else [str(release)]
         return _json(model_metadata(service.model, versions, PLATFORM, service.inputs, service.outputs))
 
     async def config(request: Request) -> Response:
-        _release(request, service)
+        service, _ = _find(request, endpoint)
         return _json(model_config(service.model, PLATFORM, service.max_rows, service.inputs, service.outputs))
 
     add = partial(
         app.add_api_route, methods=["GET"], tags=["metadata"], response_class=Response, responses={404: _ERRORS[404]}
     )
-    for suffix, endpoint in (("", metadata), ("/ready", model_ready), ("/config", config)):
+    for suffix, answer in (("", metadata), ("/ready", model_ready), ("/config", config)):
         for prefix, extra in _model_paths():
-            add(f"{prefix}{suffix}", endpoint, openapi_extra={"parameters": extra})
+            add(f"{prefix}{suffix}", answer, openapi_extra={"parameters": extra})
 
     async def about(request: Request) -> Response:
-        _release(request, service)
+        service, _ = _find(request, endpoint)
         return _json(dict(service.about))
 
     async def models(request: Request) -> Response:
-        return _json({"models": [dict(service.about)]})
+        return _json({"models": [dict(service.about) for service in endpoint.services.values()]})
 
     app.add_api_route("/v1/models", models, methods=["GET"], tags=["metadata"], response_class=Response)
     add("/v1/models/{model}", about, openapi_extra={"parameters": _path_parameters("model")})
 
 
-def add_inference(app: FastAPI, service: Service) -> None:
+def add_inference(app: FastAPI, endpoint: Endpoint) -> None:
     async def infer(request: Request) -> Response:
-        request.state.started = time.perf_counter()
-        release = _release(request, service)
-        body = await read_body(request, service.max_body_bytes)
+        # For the OpenAPI document, and for what names no model or Release: the Front has answered all others.
+        service, release = _asked(request, endpoint)
+        body = await read_body(request, endpoint.max_body_bytes)
         return _response(await service.infer(body, request.headers, release))
 
     async def predict(request: Request) -> Response:
-        request.state.started = time.perf_counter()
-        _release(request, service)
-        body = await read_body(request, service.max_body_bytes)
+        service, _ = _asked(request, endpoint)
+        body = await read_body(request, endpoint.max_body_bytes)
         return _response(await service.predict(body, request.headers))
 
     add = partial(app.add_api_route, methods=["POST"], tags=["inference"], response_class=Response)
@@ -174,18 +157,16 @@ def _path_parameters(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def _release(request: Request, service: Service) -> int | None:
-    """The Release that the path names, None for any; raises HTTPException 404 for a model or Release not served."""
-    model = request.path_params["model"]
-    if model != service.model:
-        raise HTTPException(404, f"model {model[:80]!r} is not served here; {service.model!r} is")
-    wanted = request.path_params.get("version")
-    if wanted is None:
-        return None
-    if wanted not in service.versions:
-        served = ", ".join(service.versions)
-        raise HTTPException(404, f"version {wanted[:40]!r} of {model!r} is not served; served are {served}")
-    return int(wanted)
+def _find(request: Request, endpoint: Endpoint) -> tuple[Service, int | None]:
+    return endpoint.find(request.path_params["model"], request.path_params.get("version"))
+
+
+def _asked(request: Request, endpoint: Endpoint) -> tuple[Service, int | None]:
+    """As `_find`, and whatever becomes of the request is counted for that model."""
+    started = time.perf_counter()
+    service, release = _find(request, endpoint)
+    request.state.asked = (service, started)
+    return service, release
 
 
 def _response(reply: Reply) -> Response:

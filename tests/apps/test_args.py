@@ -33,8 +33,15 @@ def test_a_release_is_named_by_alias_number_or_both(ref):
         ({"max_rows": 1000, "max_queue_rows": 10}, "largest size"),
         ({"student_placement": "elsewhere"}, "ingress"),
         ({"threads": 0}, "greater than or equal to 1"),
+        ({"more_models": [{"model": "digits"}]}, "serve each once"),
+        ({"more_models": [{"model": "cifar10", "cache_dir": "/x"}]}, "Extra inputs"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
         AppArgs(**wrong)
+
+
+def test_further_models_have_settings_of_their_own():
+    args = AppArgs(deadline_ms=30, more_models=[{"model": "cifar10", "deadline_ms": 80}])
+    assert [(item.model, item.deadline_ms) for item in args.models] == [("digits", 30), ("cifar10", 80)]

@@ -25,7 +25,7 @@ def plan(number):
 
 
 def deployments(*plans, **args):
-    application = assemble(AppArgs(**args), plans, "http://127.0.0.1:5000")
+    application = assemble(AppArgs(**args), [plans], "http://127.0.0.1:5000")
     built = build_app(application, name="tandem")
     return {deployment.name: deployment for deployment in built.deployments}
 
@@ -40,6 +40,13 @@ def deployments(*plans, **args):
 )
 def test_each_release_has_its_deployments(plans, placement, names):
     assert set(deployments(*plans, student_placement=placement)) == names
+
+
+def test_deployments_of_a_further_model_carry_its_name():
+    args = AppArgs(more_models=[{"model": "cifar10", "student_placement": "deployment"}])
+    application = assemble(args, [(plan(1), plan(2)), (plan(3),)], "http://127.0.0.1:5000")
+    names = [deployment.name for deployment in build_app(application, name="tandem").deployments]
+    assert sorted(names) == ["Ingress", "Student-cifar10", "Teacher", "Teacher-cifar10", "TeacherB"]
 
 
 def test_a_whole_split_leaves_a_worker_its_cpu_on_two():

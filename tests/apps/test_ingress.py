@@ -13,6 +13,7 @@ from PIL import Image
 
 from apps.backend import GuardedBackend
 from apps.breaker import Breaker
+from apps.endpoint import Endpoint
 from apps.refusal import Refused, RefusedError
 from apps.router import Arm, Patience, Router
 from apps.service import MAX_DECODING, Service
@@ -48,16 +49,17 @@ class Ledger:
         self.records.append((release, variant, reason, status))
 
 
-class Endpoint:
+class Served:
     """A Service whose teacher and ledger the test can reach; `ask` sends one request to it."""
 
-    def __init__(self, encoder, **changes):
+    def __init__(self, encoder, max_rows=256, max_body_bytes=8_000_000):
         self.student, self.teacher, self.ledger = Model(), Model(100.0), Ledger()
         arm = Arm(3, 1.0, 2.0, 0.9, self.student, GuardedBackend(self.teacher, Breaker(), 0.0))
         router = Router([arm, replace(arm, number=4, weight=1.0)], Patience(0.04, 0.01, 5.0))
         about = {"model": "tiny", "labels": list(encoder.encoding.labels)}
-        service = Service("tiny", encoder, router, about, meter=self.ledger, **changes)
-        self.app = build_app(service)
+        service = Service("tiny", encoder, router, about, max_rows, meter=self.ledger)
+        second = Service("second", encoder, Router([replace(arm, number=9)], Patience(0.04, 0.01, 5.0)))
+        self.app = build_app(Endpoint({"tiny": service, "second": second}, max_body_bytes))
 
     def ask(self, method, path, **request):
         async def send():
@@ -70,7 +72,7 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint():
-    return Endpoint(Encoder(IMAGE), max_rows=4, max_body_bytes=20_000)
+    return Served(Encoder(IMAGE), max_rows=4, max_body_bytes=20_000)
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def text_endpoint():
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     encoding = TextEncoding(max_tokens=5, labels=("x", "y", "z"))
     encoder = Encoder(encoding, {"tokenizer.json": tokenizer.to_str().encode()})
-    return Endpoint(encoder)
+    return Served(encoder)
 
 
 def tensor(*rows, **changes):
@@ -296,7 +298,19 @@ def test_metadata_names_the_model_its_tensors_and_its_versions(endpoint):
     config = endpoint.ask("GET", "/v2/models/tiny/config").json()
     assert (config["max_batch_size"], config["input"][0]["dims"]) == (4, [1, 2, 2])
     assert endpoint.ask("GET", "/v1/models/tiny").json()["labels"] == ["a", "b", "c"]
-    assert endpoint.ask("GET", "/v1/models").json() == {"models": [endpoint.ask("GET", "/v1/models/tiny").json()]}
+    models = [endpoint.ask("GET", f"/v1/models/{name}").json() for name in ("tiny", "second")]
+    assert endpoint.ask("GET", "/v1/models").json() == {"models": models}
+
+
+def test_each_model_of_the_endpoint_answers_under_its_own_name(endpoint):
+    assert endpoint.ask("GET", "/v2/models/second").json()["versions"] == ["9"]
+    answer = infer(endpoint, request(SURE), path="/v2/models/second/infer").json()
+    assert (answer["model_name"], answer["model_version"]) == ("second", "9")
+    response = infer(endpoint, request(SURE), path="/v2/models/second/versions/3/infer")
+    assert (response.status_code, response.json()["error"]) == (
+        404,
+        "version '3' of 'second' is not served; served are 9",
+    )
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"])
@@ -345,7 +359,7 @@ def test_few_images_are_decoded_at_a_time_however_many_arrive():
             return super().encode(payload)
 
     async def send():
-        transport = httpx.ASGITransport(Endpoint(Slow(IMAGE)).app)
+        transport = httpx.ASGITransport(Served(Slow(IMAGE)).app)
         async with httpx.AsyncClient(transport=transport, base_url="http://tandem") as client:
             return await asyncio.gather(*(client.post("/v1/models/tiny:predict", content=png()) for _ in range(8)))
 
@@ -376,7 +390,7 @@ BAD_UPLOADS = {
 
 @pytest.mark.parametrize("name", BAD_UPLOADS)
 def test_a_bad_upload_gets_a_400_that_says_why(name):
-    endpoint = Endpoint(Encoder(IMAGE), max_body_bytes=100_000)
+    endpoint = Served(Encoder(IMAGE), max_body_bytes=100_000)
     upload, message = BAD_UPLOADS[name]
     response = endpoint.ask("POST", "/v1/models/tiny:predict", **upload)
     assert response.status_code == 400, response.text

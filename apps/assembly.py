@@ -1,0 +1,131 @@
+"""Assembly: one model's Service from its Releases, its students' sources and the handles of its deployments."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from apps.args import ModelArgs
+from apps.backend import Backend, GuardedBackend, HandleBackend, LocalBackend
+from apps.batcher import Batcher
+from apps.breaker import Breaker
+from apps.load import ModelSource, open_batcher, warm_up
+from apps.meter import ServeMeter
+from apps.plan import Plan
+from apps.router import MODES, Arm, Patience, Router
+from apps.service import Service
+from training.artifact import Artifact
+from training.encoding import encoding_to_json
+
+# A larger student would make every ingress replica slow to start and heavy: it gets a deployment of its own.
+MAX_STUDENT_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model as an ingress replica is sent it: a student's source for each plan."""
+
+    args: ModelArgs
+    plans: tuple[Plan, ...]
+    students: tuple[ModelSource, ...]
+
+    @property
+    def is_student_apart(self) -> bool:
+        return self.args.student_placement == "deployment"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """`batchers` run the students of this process."""
+
+    service: Service
+    batchers: tuple[Batcher, ...]
+
+
+def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]]) -> Assembled:
+    """Takes from `handles` a teacher's for each plan, then a student's for each where students have deployments.
+
+    Raises ValueError where its Releases cannot be served together, and what loading a student raises.
+    """
+    args = part.args
+    teachers = [next(handles) for _ in part.plans]
+    artifacts = [source.fetch() for source in part.students]
+    _refuse_differing_encodings(part.plans, artifacts)
+    classes = len(artifacts[0].manifest.encoding.labels)
+    students: list[Backend]
+    batchers: list[Batcher] = []
+    if part.is_student_apart:
+        students = [HandleBackend(next(handles), classes) for _ in part.plans]
+    else:
+        batchers = [_open_student(artifact, source) for artifact, source in zip(artifacts, part.students, strict=True)]
+        students = [LocalBackend(batcher) for batcher in batchers]
+    patience = Patience(args.deadline_ms / 1e3, args.reserve_ms / 1e3, args.insist_timeout_ms / 1e3)
+    fair_s = (patience.deadline_s - patience.reserve_s) / 2
+    arms = [
+        Arm(
+            plan.number,
+            plan.weight,
+            plan.release.temperature,
+            plan.release.threshold,
+            student,
+            GuardedBackend(HandleBackend(teacher, classes), Breaker(), fair_s),
+        )
+        for plan, student, teacher in zip(part.plans, students, teachers, strict=True)
+    ]
+    encoder = artifacts[0].encoder()
+    warm_up(encoder)
+    service = Service(
+        model=args.model,
+        encoder=encoder,
+        router=Router(arms, patience),
+        about=describe(args, part.plans, artifacts[0]),
+        max_rows=args.max_rows,
+        meter=ServeMeter(args.model),
+    )
+    return Assembled(service, tuple(batchers))
+
+
+def describe(args: ModelArgs, plans: Sequence[Plan], artifact: Artifact) -> dict[str, Any]:
+    """The answer to GET /v1/models/{m}: what a page needs to know."""
+    encoding = artifact.manifest.encoding
+    total = sum(plan.weight for plan in plans)
+    return {
+        "name": args.model,
+        **encoding_to_json(encoding),
+        "labels": list(encoding.labels),
+        "modes": list(MODES),
+        "deadline_ms": args.deadline_ms,
+        "releases": [
+            {
+                "release": str(plan.number),
+                "share": plan.weight / total,
+                "threshold": plan.release.threshold,
+                "temperature": plan.release.temperature,
+                "teacher": plan.teacher.reference,
+                "student": plan.student.reference,
+                "guarantee": asdict(plan.release.guarantee),
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _open_student(artifact: Artifact, source: ModelSource) -> Batcher:
+    if artifact.size_bytes > MAX_STUDENT_BYTES:
+        raise ValueError(
+            f"the student has {artifact.size_bytes} bytes; above {MAX_STUDENT_BYTES} set student_placement: deployment"
+        )
+    return open_batcher(artifact, source)
+
+
+def _refuse_differing_encodings(plans: Sequence[Plan], artifacts: Sequence[Artifact]) -> None:
+    """A model reads payloads one way: Releases of a split that read them differently need two models."""
+    first = artifacts[0]
+    for plan, artifact in zip(plans[1:], artifacts[1:], strict=True):
+        same = artifact.manifest.encoding == first.manifest.encoding
+        if not same or artifact.encoding_files() != first.encoding_files():
+            raise ValueError(
+                f"Releases {plans[0].number} and {plan.number} read their payloads differently "
+                "(labels, image size or tokenizer): serve them as two models"
+            )
