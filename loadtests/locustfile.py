@@ -2,6 +2,8 @@
 
     locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 20s --host http://127.0.0.1:8000
 
+With --shape step, spike, ramp or diurnal the users go from --base-users up to -u and back over -t.
+
 The exit code is 1 when p95 exceeds --p95-ms or a request failed, 2 when the endpoint cannot be loaded. Locust's users
 wait for each answer before they go on, so a stall is charged to few requests: `python -m loadtests.slo` is the
 stricter judge, this file is for mixed traffic and for the web page of Locust.
@@ -25,6 +27,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.contrib.fasthttp import ResponseContextManager
 from locust.env import Environment
 
+from loadtests import user_shapes
 from loadtests.answers import AnswerError, read_logits
 from loadtests.endpoint import EndpointError, check_url, model_metadata
 from loadtests.payloads import InferRequest, RequestOptions, infer_requests, png
@@ -80,6 +83,22 @@ def add_arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--inputs", default="", metavar="FILE.npz", help="arrays 'inputs' and 'labels' to send")
     parser.add_argument("--p95-ms", type=float, default=50.0, help="fail the run when p95 exceeds this (50)")
     parser.add_argument("--allow-remote", action="store_true", help="load an address that is not loopback")
+    parser.add_argument("--shape", choices=list(user_shapes.SHAPES), help="how users change with time (constant)")
+    parser.add_argument("--base-users", type=int, default=1, help="where the shape is lowest (1); -u is its peak")
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def choose_shape(environment: Environment, **_: Any) -> None:
+    options = _options(environment)
+    if options.shape is None:
+        return
+    try:
+        user_shapes.user_shape(options.shape, options)
+    except ValueError as error:
+        logger.error("--shape %s: %s", options.shape, error)
+        sys.exit(2)
+    environment.shape_class = user_shapes.SHAPES[options.shape]()
+    environment.shape_class.runner = environment.runner
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.payloads import InferRequest
+from loadtests.shapes import Shape, ShapeName, arrivals
 
 # select() wakes within 0.2 ms of a scheduled arrival where epoll rounds up to the next millisecond, but it can only
 # watch file descriptors below 1024.
@@ -28,11 +29,16 @@ Arrivals = Literal["poisson", "uniform"]
 
 @dataclass(frozen=True)
 class Plan:
-    """When to send: `rate` requests/s for `duration_s`, after `warmup_s` at the same rate that is not counted."""
+    """When to send: `rate` requests/s for `duration_s`, after `warmup_s` at the first rate that are not counted.
+
+    With a `shape` other than steady, `rate` is its peak and `base_rate` where it is lowest.
+    """
 
     rate: float
     duration_s: float
     warmup_s: float = 0.0
+    shape: ShapeName = "steady"
+    base_rate: float = 0.0
     arrivals: Arrivals = "poisson"
     seed: int = 0
     timeout_s: float = 10.0
@@ -48,6 +54,11 @@ class Plan:
             raise ValueError(f"max_in_flight is {self.max_in_flight}: it must be 1 to {MAX_IN_FLIGHT}")
         if self.rate * self.duration_s < 1:
             raise ValueError(f"{self.rate} requests/s for {self.duration_s} s is less than one request; run for longer")
+        Shape(self.shape, self.base_rate, self.rate, self.duration_s)
+
+    def rate_at(self, at_s: float) -> float:
+        """Requests a second at `at_s` of the measured time."""
+        return Shape(self.shape, self.base_rate, self.rate, self.duration_s).rate(at_s)
 
 
 @dataclass(frozen=True)
@@ -96,14 +107,14 @@ def schedule(plan: Plan) -> NDArray[np.float64]:
     Poisson arrivals have exponential gaps, as independent users do; the same seed gives the same times.
     """
     span_s = plan.warmup_s + plan.duration_s
+    # Six standard deviations above the most that can be expected: too few gaps would cut the run short.
+    count = int(span_s * plan.rate + 6 * np.sqrt(span_s * plan.rate) + 16)
     if plan.arrivals == "uniform":
-        times = np.arange(max(1, int(np.ceil(span_s * plan.rate)))) / plan.rate
+        # The first request leaves at once, the others a gap after the one before.
+        gaps = np.concatenate([[0.0], np.ones(count)])
     else:
-        generator = np.random.default_rng(plan.seed)
-        # Six standard deviations above the mean: too few gaps would cut the run short.
-        count = int(span_s * plan.rate + 6 * np.sqrt(span_s * plan.rate) + 16)
-        times = np.cumsum(generator.exponential(1 / plan.rate, count))
-    return times[times < span_s] - plan.warmup_s
+        gaps = np.random.default_rng(plan.seed).exponential(1.0, count)
+    return arrivals(lambda at_s: plan.rate_at(at_s - plan.warmup_s), span_s, gaps) - plan.warmup_s
 
 
 def run_open_loop(

@@ -51,3 +51,27 @@ def test_endpoint_that_cannot_be_loaded_exits_2(host: str, message: str) -> None
     done = locust("--host", host)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_shape_raises_the_users_and_ends_by_itself(endpoint: Any, tmp_path: Path) -> None:
+    prefix = tmp_path / "run"
+    done = locust(
+        *("--host", endpoint.url, "--p95-ms", "1000", "--shape", "step", "--base-users", "2", "-t", "6s"),
+        *("--csv", str(prefix), "--csv-full-history"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Shape test completed" in done.stderr
+    lines = (tmp_path / "run_stats_history.csv").read_text().splitlines()[1:]
+    users = [int(line.split(",")[1]) for line in lines if ",Aggregated," in line]
+    assert max(users) == 12
+    assert 2 in users[users.index(12) :] and 2 in users[: users.index(12)]
+
+
+def test_shape_without_a_duration_exits_2(endpoint: Any) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "-u", "3"]
+    done = subprocess.run(
+        [*command, "--host", endpoint.url, "--shape", "spike"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "give -u and -t" in done.stderr

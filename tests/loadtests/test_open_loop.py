@@ -89,8 +89,24 @@ def test_progress_is_shown_while_it_runs(endpoint: Any, requests: list[InferRequ
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rate": 0}, {"rate": float("nan")}, {"duration_s": -1}, {"warmup_s": -1}, {"max_in_flight": 0}, {"rate": 0.1}],
+    [
+        {"rate": 0},
+        {"base_rate": 11, "shape": "ramp"},
+        {"rate": float("nan")},
+        {"duration_s": -1},
+        {"warmup_s": -1},
+        {"max_in_flight": 0},
+        {"rate": 0.1},
+    ],
 )
 def test_impossible_plan_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong)) if wrong != {"rate": 0.1} else "less than one request"):
+    with pytest.raises(
+        ValueError, match=next(iter(wrong)).replace("_rate", "") if wrong != {"rate": 0.1} else "less than one request"
+    ):
         Plan(**{"rate": 10.0, "duration_s": 1.0} | wrong)
+
+
+def test_shaped_arrivals_rise_and_fall_and_the_warm_up_is_at_the_first_rate() -> None:
+    times_s = schedule(Plan(rate=100, duration_s=9, warmup_s=2, arrivals="uniform", shape="step", base_rate=20))
+    counts, _ = np.histogram(times_s, bins=[-2, 0, 3, 6, 9])
+    assert list(counts) == pytest.approx([40, 60, 300, 60], abs=2)
