@@ -142,14 +142,15 @@ def needed(demand: Demand, objective: Objective, highest: int) -> int:
 
 
 def decide(demand: Demand, replicas: Replicas, objective: Objective, steps: Steps, target_ongoing: float) -> int:
-    """How many replicas to ask for: within the bounds, in steps, and the same again where nothing is known."""
+    """How many replicas to ask for: within the bounds, in steps, and the same again within the cooldown."""
     resting = replicas.since_move_s is not None and replicas.since_move_s < steps.cooldown_s
     if replicas.running == 0 or resting:
         return _bounded(replicas.target, replicas)
     if demand.reporting == 0:
-        # Reports come some seconds after a replica: until then, only a queue that grows says that one is too few.
+        # Replicas that say nothing of themselves, or not yet: what waits is all that is known.
         wanted = math.ceil(demand.ongoing / target_ongoing)
-        return _bounded(min(max(wanted, replicas.target), replicas.target + steps.up), replicas)
+        near = max(replicas.target - steps.down, min(wanted, replicas.target + steps.up))
+        return _bounded(near, replicas)
     up = needed(demand, objective, replicas.highest)
     if demand.refused_per_s > objective.refused * demand.arrived_per_s:
         up = max(up, replicas.running + 1)

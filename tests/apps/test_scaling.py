@@ -121,9 +121,10 @@ def test_while_none_runs_the_target_stands():
     assert asked(Demand(reporting=0), running=0, target=0, lowest=0) == 0
 
 
-def test_before_the_first_report_only_a_long_queue_adds_a_replica():
-    assert asked(Demand(reporting=0, ongoing=1), running=2) == 2
+def test_replicas_that_report_nothing_are_counted_by_what_waits():
+    assert asked(Demand(reporting=0, ongoing=20), running=2) == 2
     assert asked(Demand(reporting=0, ongoing=100), running=1) == 3
+    assert asked(Demand(reporting=0, ongoing=1), running=4) == 3
 
 
 def test_reports_of_several_replicas_are_added_and_the_slowest_counts():
