@@ -4,47 +4,62 @@ Shape suffixes: B rows, C classes.
 """
 
 import asyncio
-import heapq
-import itertools
+import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apps.alarm import Alarm
+from apps.collate import Collator, collate
+from apps.forward import Forward, Logits, Outcome
 from apps.pace import Pace
 from apps.refusal import Refused, RefusedError
+from apps.waiting import BatchLimits, Job, Waiting
+from apps.worker import Worker
 from training.encoding import Array
 
-Logits = NDArray[np.float32]
+__all__ = ["BatchLimits", "BatchRecord", "Batcher", "Job", "Logits", "Shed", "collate"]
+
+logger = logging.getLogger("ray.serve")
+
+# "full": no room in the queue; "late": it would be answered too late; "expired": its deadline passed while it waited;
+# "given_up": its deadline could not be met any more; "overran": its deadline passed while it ran; "cancelled": the
+# caller went; "stopped": the model is being stopped.
+Shed = Literal["full", "late", "expired", "given_up", "overran", "cancelled", "stopped"]
 
 # Where a caller gives no deadline its work is ordered as if it had this one, so that it is not passed over for ever.
 PATIENCE_S = 10.0
+# So often an idle model tries what it believes to be hopeless: a pace learned too slow has to correct itself, and one
+# that is right must not cost the caller the time of a late answer each time.
+PROBE_EVERY_S = 0.25
 
 
 @dataclass(frozen=True)
-class BatchLimits:
-    """`max_batch_rows` run in one call; `max_queue_rows` may wait."""
+class BatchRecord:
+    """One call of the model: `rows` asked for by `jobs` requests, run as `padded_rows`; `fill` is of a full batch.
 
-    max_batch_rows: int = 32
-    max_queue_rows: int = 512
+    `queue_s` is how long each request waited, `batch_s` what putting them side by side took, `model_s` the model.
+    """
 
-
-@dataclass(eq=False)
-class _Job:
-    rows: Array
-    due: float
-    expires: float | None
-    future: asyncio.Future[Logits]
-    queued: bool = field(default=True)
+    rows: int
+    padded_rows: int
+    jobs: int
+    queue_s: tuple[float, ...]
+    batch_s: float
+    model_s: float
+    fill: float
 
 
 class Batcher:
     """Runs `run` (rows [B, ...] -> logits [B, C]) in one thread of its own.
 
     The next batch forms when that thread frees, of what is most urgent then; nothing waits for a batch to fill.
+    `on_batch` is told of each call and `on_shed` of each request without an answer; both run on the event loop.
     """
 
     def __init__(
@@ -53,175 +68,208 @@ class Batcher:
         limits: BatchLimits,
         pad_id: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        on_batch: Callable[[BatchRecord], None] | None = None,
+        on_shed: Callable[[Shed], None] | None = None,
     ) -> None:
+        self.on_batch = on_batch
+        self.on_shed = on_shed
         self._run = run
         self._limits = limits
-        self._pad_id = pad_id
         self._clock = clock
-        self._pace = Pace()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
-        self._heap: list[tuple[float, int, _Job]] = []
-        self._order = itertools.count()
-        self._queued_rows = 0
-        self._running_rows = 0
-        self._running_since: float | None = None
-        self._worker: asyncio.Task[None] | None = None
+        self._forward = Forward(run, limits.max_batch_rows, Collator(pad_id, limits.sizes, limits.max_batch_rows))
+        self._pace = Pace({*limits.sizes, limits.max_batch_rows})
+        self._worker = Worker("batcher")
+        self._waiting = Waiting(limits, self._pace)
+        self._alarm = Alarm(self._sweep, clock)
+        self._running: Sequence[Job] = ()
+        self._running_since = 0.0
+        self._running_s = 0.0
+        self._called = False
+        self._next_probe = 0.0
+        self._shed: Counter[Shed] = Counter()
 
     @property
     def queue_rows(self) -> int:
         """Rows that wait; those that run now are not among them."""
-        return self._queued_rows
+        return self._waiting.rows
 
     @property
     def busy_s(self) -> float:
         """For how long the current call has been running; 0 when idle."""
-        return 0.0 if self._running_since is None else self._clock() - self._running_since
+        return self._clock() - self._running_since if self._running else 0.0
+
+    @property
+    def shed(self) -> Mapping[Shed, int]:
+        """How many requests got no answer, by reason."""
+        return self._shed
 
     def warm_up(self, row: Array) -> None:
         """Run batches of copies of `row` [...] in the calling thread, to fill caches and learn the pace."""
-        size = 1
-        while size <= self._limits.max_batch_rows:
+        powers = {2**power for power in range((self._limits.max_batch_rows).bit_length())}
+        for size in sorted(self._limits.sizes or powers | {self._limits.max_batch_rows}):
             batch_B = np.repeat(row[None], size, axis=0)
             self._run(batch_B)
-            started = time.perf_counter()
-            self._run(batch_B)
-            self._pace.observe(size, time.perf_counter() - started)
-            size *= 2
+            for _ in range(2):
+                started = time.perf_counter()
+                self._run(batch_B)
+                self._pace.observe(size, time.perf_counter() - started)
 
     async def submit(self, rows_B: Array, timeout_s: float | None = None) -> Logits:
         """Logits [B, C] of `rows_B`, which are of use only within `timeout_s` from now (None: whenever).
 
-        Raises RefusedError: "overload" at once when the queue is full or the answer would be late,
-        "timeout" when it became late while waiting; and whatever `run` raised for these rows.
+        Raises RefusedError: "overload" at once when the queue is full or the answer would be late, "timeout" when
+        the deadline passed; and whatever `run` raised for these rows.
+        """
+        job = self.enqueue(rows_B, timeout_s)
+        try:
+            logits_BC: Logits = await job.future
+        except asyncio.CancelledError:
+            self.withdraw(job)
+            raise
+        return logits_BC
+
+    def enqueue(self, rows_B: Array, timeout_s: float | None = None) -> Job:
+        """`submit` in two steps: raises what it raises at once, and `job.future` is the rest.
+
+        Whoever loses interest in the future has to `withdraw` the job.
         """
         now = self._clock()
         due = now + (PATIENCE_S if timeout_s is None else timeout_s)
-        self._admit(len(rows_B), due, now, timeout_s)
-        future: asyncio.Future[Logits] = asyncio.get_running_loop().create_future()
-        job = _Job(rows_B, due, None if timeout_s is None else due, future)
-        heapq.heappush(self._heap, (due, next(self._order), job))
-        self._queued_rows += len(rows_B)
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
-        try:
-            return await future
-        finally:
-            self._leave_queue(job)
+        probe = self._admit(len(rows_B), due, now, timeout_s)
+        loop = asyncio.get_running_loop()
+        job = Job(rows_B, now, due, None if timeout_s is None else due, loop.create_future(), probe)
+        self._waiting.add(job)
+        if timeout_s is not None:
+            self._alarm.by(due)
+        if not self._running and not self._called:
+            # Not at once: what else has arrived in this turn of the loop belongs into the same batch.
+            self._called = True
+            loop.call_soon(self._next)
+        return job
+
+    def withdraw(self, job: Job) -> None:
+        """Nobody waits for `job` any more: it leaves the queue, or its answer is thrown away."""
+        job.future.cancel()
+        if self._waiting.remove(job):
+            self._count("cancelled")
 
     def close(self) -> None:
         """Let the thread end; waiting work is not run."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
 
-    def _admit(self, rows: int, due: float, now: float, timeout_s: float | None) -> None:
-        if self._queued_rows + rows > self._limits.max_queue_rows:
-            raise self._overload(f"{self._queued_rows} rows wait and {self._limits.max_queue_rows} may", now)
-        idle = self._running_since is None and not self._queued_rows
-        # An idle server takes everything: a pace that was learned too slow would otherwise never be corrected.
-        if timeout_s is None or idle:
+    def _admit(self, rows: int, due: float, now: float, timeout_s: float | None) -> bool:
+        """Whether the work is taken as a probe; raises RefusedError where it is not taken at all."""
+        waiting = self._waiting
+        if self._worker.closed:
+            raise self._stopped()
+        if waiting.rows + rows > self._limits.max_queue_rows:
+            self._count("full")
+            detail = f"{waiting.rows} rows wait and {self._limits.max_queue_rows} may"
+            raise self._overload(detail, self._expected_s(waiting.rows, now, self._limits.max_batch_rows))
+        if timeout_s is None:
+            return False
+        expected_s = self._expected_s(waiting.rows_before(due) + rows, now, waiting.most_within(timeout_s))
+        if expected_s <= timeout_s:
+            return False
+        if not self._running and not waiting.rows and now >= self._next_probe:
+            self._next_probe = now + PROBE_EVERY_S
+            return True
+        self._count("late")
+        detail = f"an answer would take {expected_s * 1e3:.0f} ms of {timeout_s * 1e3:.0f} ms"
+        raise self._overload(detail, expected_s - timeout_s)
+
+    def _expected_s(self, rows: int, now: float, batch_rows: int) -> float:
+        """Until so many rows are worked off in batches of `batch_rows`."""
+        current_s = max(0.0, self._running_s - (now - self._running_since)) if self._running else 0.0
+        full, rest = divmod(rows, batch_rows)
+        whole_s = full * self._waiting.call_s(batch_rows) if full else 0.0
+        return current_s + whole_s + (self._waiting.call_s(rest) if rest else 0.0)
+
+    def _overload(self, detail: str, wait_s: float) -> RefusedError:
+        return RefusedError(Refused("overload", f"the model is overloaded: {detail}", self._waiting.rows, wait_s))
+
+    def _next(self) -> None:
+        """Hand the next batch to the thread, which is free."""
+        self._called = False
+        if not self._waiting.rows:
             return
-        ahead = sum(len(job.rows) for other_due, _, job in self._heap if job.queued and other_due <= due)
-        expected_s = self._seconds_until_done(ahead + rows, now)
-        if expected_s > timeout_s:
-            raise self._overload(f"an answer would take {expected_s * 1e3:.0f} ms of {timeout_s * 1e3:.0f} ms", now)
-
-    def _seconds_until_done(self, rows: int, now: float) -> float:
-        current_s = 0.0
-        if self._running_since is not None:
-            current_s = max(0.0, self._pace.seconds(self._running_rows) - (now - self._running_since))
-        full, rest = divmod(rows, self._limits.max_batch_rows)
-        return current_s + full * self._pace.seconds(self._limits.max_batch_rows) + self._pace.seconds(rest)
-
-    def _overload(self, detail: str, now: float) -> RefusedError:
-        wait_s = self._seconds_until_done(self._queued_rows, now)
-        return RefusedError(Refused("overload", f"the model is overloaded: {detail}", self._queued_rows, wait_s))
-
-    async def _work(self) -> None:
-        try:
-            while jobs := self._take():
-                await self._serve(jobs)
-        finally:
-            self._worker = None
-
-    def _take(self) -> list[_Job]:
-        """The most urgent jobs up to `max_batch_rows`, or one that is larger alone; what is of no use is dropped."""
         now = self._clock()
-        taken: list[_Job] = []
-        rows = 0
-        while self._heap:
-            job = self._heap[0][2]
-            if job.queued and not job.future.done() and job.expires is not None and job.expires <= now:
-                detail = "the deadline passed while the request waited"
-                job.future.set_exception(RefusedError(Refused("timeout", detail, self._queued_rows)))
-            if not job.queued or job.future.done():
-                heapq.heappop(self._heap)
-                self._leave_queue(job)
-                continue
-            if taken and rows + len(job.rows) > self._limits.max_batch_rows:
-                break
-            heapq.heappop(self._heap)
-            self._leave_queue(job)
-            taken.append(job)
-            rows += len(job.rows)
-        return taken
+        if self._worker.closed:
+            jobs: Sequence[Job] = list(self._waiting)
+            for job in jobs:
+                self._waiting.remove(job)
+                self._refuse(job, "stopped", self._stopped())
+            return
+        formed = self._waiting.take(now)
+        for job in formed.expired:
+            self._refuse(job, "expired", self._late("the deadline passed while the request waited"))
+        for job in formed.given_up:
+            self._refuse(job, "given_up", self._overload("the deadline cannot be met any more", 0.0))
+        if not formed.jobs:
+            return
+        self._running = jobs = formed.jobs
+        self._running_since = now
+        self._running_s = self._waiting.call_s(sum(job.count for job in jobs))
+        loop = asyncio.get_running_loop()
+        self._worker.do(partial(self._work, [job.rows for job in jobs], loop))
 
-    def _leave_queue(self, job: _Job) -> None:
-        if job.queued:
-            job.queued = False
-            self._queued_rows -= len(job.rows)
-
-    async def _serve(self, jobs: list[_Job]) -> None:
-        self._running_rows = sum(len(job.rows) for job in jobs)
-        self._running_since = self._clock()
-        outcomes: Sequence[Logits | Exception]
+    def _work(self, parts: list[Array], loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in the thread."""
+        outcome = self._forward(parts)
         try:
-            outcomes, seconds = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._compute, [job.rows for job in jobs]
-            )
-        except RuntimeError as error:  # the thread was closed
-            stopped = RefusedError(Refused("unavailable", f"the model is being stopped: {error}"))
-            outcomes, seconds = [stopped] * len(jobs), None
-        finally:
-            self._running_since = None
-        if seconds is not None and self._running_rows <= self._limits.max_batch_rows:
-            self._pace.observe(self._running_rows, seconds)
-        for job, outcome in zip(jobs, outcomes, strict=True):
+            loop.call_soon_threadsafe(self._finish, outcome)
+        except RuntimeError:
+            logger.debug("the event loop ended before the model answered")
+
+    def _finish(self, outcome: Outcome) -> None:
+        jobs, since = self._running, self._running_since
+        self._running = ()
+        rows = 0
+        for index, job in enumerate(jobs):
+            part = outcome.parts[index] if outcome.logits is None else outcome.logits[rows : rows + job.count]
+            rows += job.count
             if job.future.done():
                 continue
-            if isinstance(outcome, Exception):
-                job.future.set_exception(outcome)
+            if isinstance(part, Exception):
+                job.future.set_exception(part)
             else:
-                job.future.set_result(outcome)
+                job.future.set_result(part)
+        if outcome.logits is not None and rows <= self._limits.max_batch_rows:
+            self._pace.observe(outcome.padded_rows, outcome.batch_s + outcome.model_s)
+        self._next()
+        if self.on_batch is not None and outcome.logits is not None:
+            queue_s = tuple([since - job.since for job in jobs])
+            fill = rows / self._limits.max_batch_rows
+            self.on_batch(
+                BatchRecord(rows, outcome.padded_rows, len(jobs), queue_s, outcome.batch_s, outcome.model_s, fill)
+            )
 
-    def _compute(self, parts: list[Array]) -> tuple[Sequence[Logits | Exception], float | None]:
-        """Runs in the thread: each part's logits or error, and the seconds taken where all went well."""
-        started = time.perf_counter()
-        try:
-            logits_BC = self._logits(collate(parts, self._pad_id))
-        except Exception as error:
-            if len(parts) == 1:
-                return [error], None
-            # Only the request that cannot be run may fail: the others are run again without it.
-            return [self._compute([part])[0][0] for part in parts], None
-        seconds = time.perf_counter() - started
-        ends = np.cumsum([len(part) for part in parts])[:-1]
-        return list(np.split(logits_BC, ends)), seconds
+    def _sweep(self, now: float) -> float | None:
+        """Refuse what is past its deadline, whether it waits or runs; the next deadline."""
+        for job in self._waiting.expire(now):
+            self._refuse(job, "expired", self._late("the deadline passed while the request waited"))
+        due = self._waiting.next_expiry()
+        for job in self._running:
+            if job.expires is None or job.future.done():
+                continue
+            if job.expires <= now:
+                self._refuse(job, "overran", self._late("the deadline passed while the model ran"))
+            elif due is None or job.expires < due:
+                due = job.expires
+        return due
 
-    def _logits(self, batch_B: Array) -> Logits:
-        size = self._limits.max_batch_rows
-        chunks = [self._run(batch_B[start : start + size]) for start in range(0, len(batch_B), size)]
-        logits_BC = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        if logits_BC.ndim != 2 or len(logits_BC) != len(batch_B):
-            raise ValueError(f"the model gave logits {list(logits_BC.shape)} for {len(batch_B)} rows")
-        return logits_BC
+    def _late(self, detail: str) -> RefusedError:
+        return RefusedError(Refused("timeout", detail, self._waiting.rows))
 
+    def _stopped(self) -> RefusedError:
+        return RefusedError(Refused("unavailable", "the model is being stopped"))
 
-def collate(parts: Sequence[Array], pad_id: int) -> Array:
-    """Parts [B_i, ...] -> one batch; token ids [B_i, L_i] are padded on the right to the longest."""
-    if len(parts) == 1:
-        return parts[0]
-    if parts[0].ndim != 2:
-        return np.concatenate(parts)
-    longest = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=pad_id) for part in parts]
-    )
+    def _refuse(self, job: Job, why: Shed, error: RefusedError) -> None:
+        if not job.future.done():
+            job.future.set_exception(error)
+            self._count(why)
+
+    def _count(self, why: Shed) -> None:
+        self._shed[why] += 1
+        if self.on_shed is not None:
+            self.on_shed(why)

@@ -1,31 +1,74 @@
 """Pace: how long a call of so many rows takes, learned at warm-up and corrected by every later call."""
 
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
+
 
 class Pace:
-    """Keeps one moving average for each power of two of rows; `weight` is that of the newest call."""
+    """Keeps the median of the last `window` calls for each power of two of rows and for each of `sizes`.
 
-    def __init__(self, weight: float = 0.2) -> None:
-        self._weight = weight
-        self._seconds: dict[int, float] = {}
+    What lies between is read off the line between its neighbours. A call that was held up (a busy machine) changes
+    nothing, since it is not the median; a lasting change is followed once it fills more than half of the window.
+    """
+
+    def __init__(self, sizes: Iterable[int] = (), window: int = 5) -> None:
+        self._sizes = frozenset(sizes)
+        self._window = window
+        self._knots: list[int] = []
+        self._seconds: list[float] = []
+        self._calls: dict[int, deque[float]] = {}
 
     def observe(self, rows: int, seconds: float) -> None:
-        bucket = _bucket(rows)
-        known = self._seconds.get(bucket)
-        if known is None:
-            self._seconds[bucket] = seconds
+        if rows in self._sizes or rows & (rows - 1) == 0:
+            self._note(rows, seconds)
             return
-        # One call that was held up (a busy machine) must not make the whole server refuse work.
-        self._seconds[bucket] = known + self._weight * (min(seconds, 4 * known) - known)
+        above = bisect_left(self._knots, rows)
+        if above in (0, len(self._knots)):
+            size = 1 << (rows - 1).bit_length()
+            self._note(size, seconds * size / rows)
+            return
+        # What slows one size down (a busy machine) slows its neighbours down alike.
+        factor = seconds / max(self.seconds(rows), 1e-9)
+        for size, known_s in [(self._knots[index], self._seconds[index]) for index in (above - 1, above)]:
+            self._note(size, known_s * factor)
 
     def seconds(self, rows: int) -> float:
-        """The expected duration; 0 while nothing is known. Sizes never seen are read off the nearest seen one."""
-        if rows <= 0 or not self._seconds:
+        """The expected duration; 0 while nothing is known.
+
+        Below the smallest size seen it is that size's, above the largest it grows with the rows.
+        """
+        knots = self._knots
+        if rows <= 0 or not knots:
             return 0.0
-        bucket = _bucket(rows)
-        nearest = min(self._seconds, key=lambda known: abs(known - bucket))
-        # A smaller call is at worst as slow as a larger one; a larger one at worst grows with its rows.
-        return self._seconds[nearest] * 2.0 ** max(0, bucket - nearest)
+        above = bisect_left(knots, rows)
+        if above == len(knots):
+            return self._seconds[-1] * rows / knots[-1]
+        if above == 0 or knots[above] == rows:
+            return self._seconds[above]
+        low, high = knots[above - 1], knots[above]
+        low_s, high_s = self._seconds[above - 1], self._seconds[above]
+        return low_s + (high_s - low_s) * (rows - low) / (high - low)
 
+    def rows_within(self, seconds: float, most: int) -> int:
+        """The most rows, up to `most`, that a call is expected to manage within `seconds`; 0 where not even one."""
+        if self.seconds(most) <= seconds:
+            return most
+        fits, too_many = 0, most
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if self.seconds(middle) <= seconds:
+                fits = middle
+            else:
+                too_many = middle
+        return fits
 
-def _bucket(rows: int) -> int:
-    return (rows - 1).bit_length()
+    def _note(self, size: int, seconds: float) -> None:
+        calls = self._calls.get(size)
+        if calls is None:
+            calls = self._calls[size] = deque(maxlen=self._window)
+            index = bisect_left(self._knots, size)
+            self._knots.insert(index, size)
+            self._seconds.insert(index, seconds)
+        calls.append(seconds)
+        self._seconds[bisect_left(self._knots, size)] = sorted(calls)[(len(calls) - 1) // 2]

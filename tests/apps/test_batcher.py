@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from apps.batcher import Batcher, BatchLimits, collate
+from apps.batcher import Batcher, BatchLimits
 from apps.refusal import RefusedError
 
 
@@ -321,16 +321,6 @@ def test_warm_up_runs_every_size_and_learns_it(make):
     assert batcher._pace.seconds(4) > 0
 
 
-def test_texts_are_padded_to_the_longest_with_the_pad_id():
-    batch = collate([np.array([[5, 6]]), np.array([[7, 8, 9], [1, 2, 3]])], pad_id=0)
-    assert batch.tolist() == [[5, 6, 0], [7, 8, 9], [1, 2, 3]]
-
-
-def test_a_single_request_is_run_as_it_came():
-    part = np.zeros((2, 1, 4, 4), np.uint8)
-    assert collate([part], pad_id=0) is part
-
-
 def test_many_requests_at_once_each_get_their_own_answer(make):
     async def scenario():
         batcher = make(double, max_queue_rows=1_000)
@@ -338,5 +328,163 @@ def test_many_requests_at_once_each_get_their_own_answer(make):
         for i, answer in enumerate(answers):
             assert answer.tolist() == [[i, 2 * i]] * (1 + i % 5)
         assert batcher.queue_rows == 0
+
+    asyncio.run(scenario())
+
+
+def test_work_whose_deadline_passes_while_it_runs_is_refused_then(make, gate):
+    async def scenario():
+        batcher = Batcher(gate, BatchLimits(4, 16))
+        gate.hold = True
+        late = submit(batcher, [1], 0.05)
+        await asyncio.wait([late], timeout=1)
+        assert refused(late).reason == "timeout"
+        assert batcher.shed["overran"] == 1
+        gate.release_all()
+        assert (await batcher.submit(rows(2))).tolist() == [[2, 4]]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_work_whose_deadline_passes_while_it_waits_is_refused_then(gate):
+    async def scenario():
+        batcher = Batcher(gate, BatchLimits(4, 16))
+        first = await busy(batcher, gate)
+        late = submit(batcher, [1], 0.03)
+        await asyncio.wait([late], timeout=1)
+        assert refused(late).reason == "timeout"
+        assert (batcher.shed["expired"], batcher.queue_rows) == (1, 0)
+        gate.release_all()
+        await first
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_model_tries_the_hopeless_now_and_then_and_refuses_it_between(make, clock):
+    async def scenario():
+        batcher = make(double)
+
+        def pace_is(seconds):
+            for _ in range(5):
+                batcher._pace.observe(1, seconds)
+
+        pace_is(30.0)
+        await batcher.submit(rows(1), 1.0)
+        pace_is(30.0)
+        with pytest.raises(RefusedError, match="30000 ms of 1000 ms") as caught:
+            await batcher.submit(rows(1), 1.0)
+        assert caught.value.refused.wait_s == pytest.approx(29.0)
+        clock.now_s += 1.0
+        await batcher.submit(rows(1), 1.0)
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_is_padded_to_a_preferred_size_and_the_padding_is_cut_off(make, gate):
+    async def scenario():
+        batcher = make(sizes=(1, 4))
+        first = await busy(batcher, gate)
+        tasks = [submit(batcher, [1]), submit(batcher, [2, 3])]
+        gate.release_all()
+        answers = [answer.tolist() for answer in await asyncio.gather(first, *tasks)]
+        assert answers == [[[0, 0]], [[1, 2]], [[2, 4], [3, 6]]]
+        assert gate.batches == [[0], [1, 2, 3, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_a_preferred_size_holds_for_warm_up_too(make):
+    sizes = []
+
+    def run(batch):
+        sizes.append(len(batch))
+        return double(batch)
+
+    make(run, sizes=(2, 4)).warm_up(np.zeros((1, 1), np.int64))
+    assert set(sizes) == {2, 4}
+
+
+def test_each_call_is_told_with_its_waits(make, gate, clock):
+    async def scenario():
+        records = []
+        batcher = make(sizes=(1, 4))
+        batcher.on_batch = records.append
+        first = await busy(batcher, gate)
+        tasks = [submit(batcher, [1]), submit(batcher, [2])]
+        await asyncio.sleep(0)
+        clock.now_s += 0.5
+        gate.release_all()
+        await asyncio.gather(first, *tasks)
+        await until(lambda: len(records) == 2)
+        record = records[1]
+        assert (record.rows, record.padded_rows, record.jobs, record.fill) == (2, 4, 2, 0.5)
+        assert record.queue_s == (0.5, 0.5)
+        assert record.model_s > 0
+        assert record.batch_s > 0
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_cannot_be_taken_does_not_stop_the_model(make):
+    def fail(record):
+        raise ValueError("no meter")
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        batcher = make(double)
+        batcher.on_batch = fail
+        for _ in range(3):
+            assert (await batcher.submit(rows(1))).tolist() == [[1, 2]]
+
+    asyncio.run(scenario())
+
+
+def test_what_gets_no_answer_is_counted_by_reason(make, gate, clock):
+    async def scenario():
+        told = []
+        batcher = make(max_queue_rows=3)
+        batcher.on_shed = told.append
+        for size in (1, 2, 4):
+            batcher._pace.observe(size, 1.0)
+        first = await busy(batcher, gate)
+        late = submit(batcher, [1], 0.5)
+        gone, hopeless, good = submit(batcher, [2]), submit(batcher, [3], 2.5), submit(batcher, [4], 3.9)
+        await asyncio.sleep(0)
+        full = submit(batcher, [5])
+        await asyncio.sleep(0)
+        gone.cancel()
+        clock.now_s = 2.0
+        gate.release_all()
+        await asyncio.wait([first, late, hopeless, good, full, gone])
+        assert told[:3] == ["late", "full", "cancelled"]
+        assert batcher.shed["given_up"] == 1
+        assert refused(hopeless).reason == "overload"
+
+    asyncio.run(scenario())
+
+
+def test_work_that_waits_when_the_batcher_closes_is_refused(make, gate):
+    async def scenario():
+        batcher = make()
+        first = await busy(batcher, gate)
+        waiting = submit(batcher, [1])
+        await asyncio.sleep(0)
+        batcher.close()
+        gate.release_all()
+        await asyncio.wait([first, waiting])
+        assert first.result().tolist() == [[0, 0]]
+        assert refused(waiting).reason == "unavailable"
+
+    asyncio.run(scenario())
+
+
+def test_logits_that_are_the_batch_itself_survive_the_next_batch(make):
+    async def scenario():
+        batcher = make(lambda batch: batch.reshape(len(batch), -1))
+        first = await asyncio.gather(*(batcher.submit(rows(value)) for value in (1, 2)))
+        await asyncio.gather(*(batcher.submit(rows(value)) for value in (3, 4)))
+        assert [answer.tolist() for answer in first] == [[[1]], [[2]]]
 
     asyncio.run(scenario())
