@@ -446,7 +446,7 @@ def test_what_gets_no_answer_is_counted_by_reason(make, gate, clock):
         told = []
         batcher = make(max_queue_rows=3)
         batcher.on_shed = told.append
-        for size in (1, 2, 4):
+        for size in (1, 2, 4) * 5:
             batcher._pace.observe(size, 1.0)
         first = await busy(batcher, gate)
         late = submit(batcher, [1], 0.5)
@@ -458,6 +458,7 @@ def test_what_gets_no_answer_is_counted_by_reason(make, gate, clock):
         clock.now_s = 2.0
         gate.release_all()
         await asyncio.wait([first, late, hopeless, good, full, gone])
+        assert refused(full).reason == refused(late).reason == "overload"
         assert told[:3] == ["late", "full", "cancelled"]
         assert batcher.shed["given_up"] == 1
         assert refused(hopeless).reason == "overload"
