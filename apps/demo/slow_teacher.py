@@ -1,0 +1,170 @@
+"""`python -m apps.demo.slow_teacher MODEL.endpoint@ALIAS`: the same Release with a teacher that takes 20 ms an image.
+
+The teacher answers with the mean over so many views of an image as take that time on this machine; the cascade is
+calibrated anew, and the Release is registered under the alias `slow`.
+"""
+
+import argparse
+import importlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from apps.demo.views import averaged_over_views
+from optimization.build import MAX_HARM
+from optimization.cascade import Calibration, calibrate
+from optimization.release import RELEASE_FILE, VersionRef, endpoint_name, load_release, write_release
+from optimization.runner import open_runner
+from optimization.variants import threshold_split
+from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
+from training.encoding import Array, ImageEncoding
+from training.evaluate import predict_in_batches
+from training.registry import Registry, Version
+from training.task import Source, Task, load_task
+from training.train import absolute_path
+
+THREADS = 1
+# Enough calls that their median is not one that the machine held up.
+TIMED_CALLS = 30
+# Rows times views is what the graph holds at a time.
+SLOW_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Slow:
+    """What was registered, and what it was found to be."""
+
+    version: Version
+    views: int
+    item_ms: float
+    calibration: Calibration
+
+
+def slow_release(
+    registry: Registry, reference: str, item_ms: float, source: Source, cache_dir: Path, alias: str, flip: bool
+) -> Slow:
+    """Register the Release `reference` with its teacher slowed to about `item_ms` an image as `alias`.
+
+    Raises ValueError where there is no such Release, its teacher is no ONNX graph of images, or the data are others.
+    """
+    before = load_release(registry.fetch(registry.resolve(reference), cache_dir))
+    teacher, student = (
+        load_artifact(registry.fetch(registry.resolve(f"{part.name}@{part.number}"), cache_dir))
+        for part in (before.teacher, before.student)
+    )
+    if not isinstance(teacher.manifest.encoding, ImageEncoding) or teacher.manifest.format != "onnx":
+        raise ValueError(f"{reference}: its teacher is no ONNX graph that reads images, so it has no views")
+    task = load_task(teacher.manifest.task, source)
+    with tempfile.TemporaryDirectory() as scratch, registry.start_run(task.name, f"slow {reference}", {}) as run:
+        slow, views, took_ms = _slow_down(teacher, item_ms, flip, Path(scratch), task)
+        calibration = _calibrate(slow, student, task)
+        made = registry.publish(task.name, slow.folder, run, {"tandem.views": str(views)})
+        release = replace(
+            before,
+            teacher=VersionRef(made.name, made.number, made.digest),
+            temperature=calibration.temperature,
+            threshold=calibration.threshold,
+            guarantee=calibration.guarantee,
+        )
+        write_release(Path(scratch) / "release", release)
+        version = registry.publish(
+            endpoint_name(release.model), Path(scratch) / "release", run, {}, identity=RELEASE_FILE
+        )
+        registry.promote(version.name, version.number, alias)
+    return Slow(version, views, took_ms, calibration)
+
+
+def _slow_down(teacher: Artifact, item_ms: float, flip: bool, folder: Path, task: Task) -> tuple[Artifact, int, float]:
+    """The teacher with the number of views that take `item_ms`, that number, and what one image really takes."""
+    content = teacher.model_path.read_bytes()
+    rows = task.splits["calibration"].inputs
+
+    def write(views: int, name: str) -> tuple[Artifact, float]:
+        made = _write(folder / name, teacher, averaged_over_views(content, views, flip), views)
+        runner = open_runner(made, THREADS)
+        return made, _milliseconds(lambda: runner(rows[:1]))
+
+    # Two sizes give the time of a view without that of a call.
+    (_, few_ms), (_, more_ms) = write(2, "few"), write(10, "more")
+    each_ms = max((more_ms - few_ms) / 8, few_ms / 100)
+    views = max(1, round(2 + (item_ms - few_ms) / each_ms))
+    made, took_ms = write(views, "slow")
+    return made, views, took_ms
+
+
+def _milliseconds(call: Callable[[], Array]) -> float:
+    call()
+    taken = []
+    for _ in range(TIMED_CALLS):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return 1e3 * median(taken)
+
+
+def _write(folder: Path, teacher: Artifact, content: bytes, views: int) -> Artifact:
+    manifest = teacher.manifest
+    return write_artifact(
+        folder,
+        {MODEL_FILE["onnx"]: content},
+        name=manifest.name,
+        variant=f"{manifest.variant}-{views}-views",
+        task=manifest.task,
+        format="onnx",
+        precision=manifest.precision,
+        encoding=manifest.encoding,
+        input=manifest.input,
+        output=manifest.output,
+        architecture=manifest.architecture,
+        parent=teacher.digest,
+    )
+
+
+def _calibrate(teacher: Artifact, student: Artifact, task: Task) -> Calibration:
+    fresh, val = threshold_split(task), task.splits["val"]
+    teacher_runner, student_runner = open_runner(teacher, THREADS), open_runner(student, THREADS)
+    return calibrate(
+        predict_in_batches(student_runner, fresh.inputs),
+        predict_in_batches(teacher_runner, fresh.inputs, SLOW_BATCH),
+        fresh.labels,
+        temperature_logits_MC=predict_in_batches(student_runner, val.inputs),
+        temperature_labels_M=val.labels,
+        max_harm=MAX_HARM,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="apps.demo.slow_teacher", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("reference", help="the Release to start from: MODEL.endpoint@ALIAS")
+    parser.add_argument("--item-ms", type=float, default=20.0, help="what one image is to take (%(default)s)")
+    parser.add_argument("--alias", default="slow", help="%(default)s")
+    parser.add_argument("--flip", action="store_true", help="mirrored views too: for a set that has no left or right")
+    parser.add_argument("--data-dir", type=absolute_path, help="where the task's own files lie")
+    parser.add_argument("--cache-dir", type=absolute_path, default=".tandem/cache")
+    arguments = parser.parse_args()
+    try:
+        slow = slow_release(
+            Registry(),
+            arguments.reference,
+            arguments.item_ms,
+            Source(arguments.data_dir),
+            arguments.cache_dir,
+            arguments.alias,
+            arguments.flip,
+        )
+    except ValueError as error:
+        sys.exit(f"apps.demo.slow_teacher: {error}")
+    found = slow.calibration
+    print(
+        f"{slow.version.reference} is {arguments.alias}: its teacher takes {slow.item_ms:.1f} ms an image with "
+        f"{slow.views} views and is right in {found.teacher_accuracy:.1%} of the calibration rows, its student in "
+        f"{found.student_accuracy:.1%}; {found.expected_deferral:.0%} of the rows go to the teacher"
+    )
+
+
+if __name__ == "__main__":
+    importlib.import_module("apps.demo.slow_teacher").main()

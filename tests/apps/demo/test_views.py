@@ -1,0 +1,48 @@
+"""The tiny model's logits are its first three pixels, so a view can be read off its answer."""
+
+import numpy as np
+import pytest
+
+from apps.demo.views import averaged_over_views, view_grid
+from optimization.runner import onnx_session
+from tests.tiny import SCALE, onnx_model
+
+IMAGES_BCHW = np.random.default_rng(0).integers(0, 256, (5, 1, 2, 2), dtype=np.uint8)
+
+
+def run(model: bytes, images_BCHW: np.ndarray = IMAGES_BCHW) -> np.ndarray:
+    logits: np.ndarray = onnx_session(model).run(["logits"], {"image": images_BCHW})[0]
+    return logits
+
+
+def test_one_view_is_the_image_itself() -> None:
+    model = onnx_model(offset=3.0)
+    assert np.array_equal(run(averaged_over_views(model, 1, flip=True)), run(model))
+
+
+def test_mirrored_view_is_averaged_with_the_image() -> None:
+    model = onnx_model(offset=0.0)
+    mirrored = run(model, np.ascontiguousarray(IMAGES_BCHW[..., ::-1]))
+    found = run(averaged_over_views(model, 2, flip=True))
+    assert np.allclose(found, (run(model) + mirrored) / 2, atol=1e-5)
+
+
+def test_a_moved_view_repeats_the_border() -> None:
+    model = onnx_model(offset=0.0)
+    views = [run(model, IMAGES_BCHW)]
+    for rows, columns in (([0, 0], [0, 1]), ([0, 1], [0, 0]), ([0, 1], [1, 1]), ([1, 1], [0, 1])):
+        views.append(run(model, np.ascontiguousarray(IMAGES_BCHW[:, :, rows][..., columns])))
+    found = run(averaged_over_views(model, 5, flip=False))
+    assert np.allclose(found, np.mean(views, axis=0), atol=0.5 / SCALE)
+
+
+def test_rows_do_not_depend_on_each_other() -> None:
+    model = averaged_over_views(onnx_model(offset=0.0), 9, flip=True)
+    alone = np.concatenate([run(model, IMAGES_BCHW[row : row + 1]) for row in range(5)])
+    assert np.allclose(run(model), alone)
+
+
+@pytest.mark.parametrize("views", [0, 10_000])
+def test_impossible_number_of_views_is_refused(views: int) -> None:
+    with pytest.raises(ValueError, match=f"views is {views}"):
+        view_grid(views, 8, 8, flip=True)
