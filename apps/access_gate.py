@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.access import Access, AccessError
-from apps.protocol import error_body
+from apps.errors import Failure
+from apps.front import send_failure
 
 # Probes know no keys, and learn nothing from these but that the process lives.
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
@@ -53,9 +54,5 @@ def model_in(path: str) -> str | None:
 async def _refuse(scope: Scope, send: Send, error: AccessError) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
-        return
-    body = error_body(str(error))
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
-    raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    else:
+        await send_failure(send, Failure(error.status, str(error), error.headers))
