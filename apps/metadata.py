@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from apps.request import MAX_PAYLOADS, PAYLOAD
 from training.encoding import TensorSpec
 
 SERVER_NAME = "tandem"
-EXTENSIONS = ("binary_tensor_data", "model_configuration")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+# A client sends every input that metadata lists, and would send this one beside the tensor: so it is told of apart.
+PROPERTIES = {
+    PAYLOAD: "BYTES [-1]: sent in place of the inputs, the text or the PNG or JPEG file of each row itself, "
+    f"at most {MAX_PAYLOADS} in one request"
+}
 
 
 def server_metadata(version: str) -> dict[str, Any]:
@@ -28,6 +34,7 @@ def model_metadata(
         "platform": platform,
         "inputs": [_described(spec) for spec in inputs],
         "outputs": [_described(spec) for spec in outputs],
+        "properties": dict(PROPERTIES),
     }
 
 

@@ -7,12 +7,25 @@ Whatever the bytes are, `parse_infer` returns arrays that fit their specs or rai
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
+from apps.elements import decode_elements, split_elements
+from apps.request import (
+    PAYLOAD,
+    InferRequest,
+    RequestedOutput,
+    Scalar,
+    check_inputs,
+    check_name,
+    check_output,
+    check_payload_shape,
+    check_shape,
+    flag,
+    refuse_shared_memory,
+)
 from apps.tensors import HEADER_LENGTH, ProtocolError, read_binary, read_json, show
 from training.encoding import NUMPY_OF_DATATYPE, Array, TensorSpec
 
@@ -29,30 +42,6 @@ __all__ = [
 
 DATATYPE_OF_NUMPY = {dtype: datatype for datatype, dtype in NUMPY_OF_DATATYPE.items()}
 
-Scalar = str | float | int | bool
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
-    """An output to send back, as raw bytes (`binary`) or as JSON numbers."""
-
-    name: str
-    binary: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """One inference request. `inputs` may be read-only views of the body; all have `rows` rows, at least 1."""
-
-    id: str | None
-    inputs: dict[str, Array]
-    parameters: dict[str, Scalar]
-    outputs: tuple[RequestedOutput, ...]
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
 
 def parse_infer(
     body: bytes,
@@ -60,11 +49,13 @@ def parse_infer(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     max_rows: int,
+    takes_payloads: bool = False,
 ) -> InferRequest:
     """Body and `Inference-Header-Content-Length` (None: absent) of a POST to /infer -> InferRequest.
 
-    Every input of `inputs` is present, with its datatype, an admitted shape of no empty axis and finite values.
-    A field that is null counts as absent. Raises ProtocolError: 413 for more than `max_rows` rows, else 400.
+    Every input of `inputs` is present, with its datatype, an admitted shape of no empty axis and finite values; or,
+    where `takes_payloads`, the one BYTES input PAYLOAD instead of them all. A field that is null counts as absent.
+    Raises ProtocolError: 413 for more than `max_rows` rows, else 400.
     """
     json_size = len(body) if header_length is None else _json_size(header_length, len(body))
     text = body[:json_size]
@@ -81,12 +72,8 @@ def parse_infer(
     if request_id is not None and type(request_id) is not str:
         raise ProtocolError(f"id is {show(request_id)}; send a string, or leave it out")
     parameters = _parameters(request, "the request")
-    return InferRequest(
-        request_id,
-        _read_inputs(request, body, text, inputs, max_rows),
-        parameters,
-        _requested_outputs(request, parameters, outputs),
-    )
+    arrays, payloads = _read_inputs(request, body, text, inputs, max_rows, takes_payloads)
+    return InferRequest(request_id, arrays, parameters, _requested_outputs(request, parameters, outputs), payloads)
 
 
 def encode_infer(
@@ -158,57 +145,56 @@ def _parameters(owner: dict[str, Any], whose: str) -> dict[str, Scalar]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _flag(parameters: dict[str, Scalar], name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise ProtocolError(f"parameter {name!r} is {show(value)}; send true or false")
-    return value
-
-
-def _refuse_shared_memory(parameters: dict[str, Scalar], whose: str) -> None:
-    for name in parameters:
-        if name.startswith("shared_memory"):
-            raise ProtocolError(f"{whose} has parameter {show(name)}; shared memory is not supported, send the data")
-
-
 def _requested_outputs(
     request: dict[str, Any], parameters: dict[str, Scalar], specs: Sequence[TensorSpec]
 ) -> tuple[RequestedOutput, ...]:
-    binary = _flag(parameters, "binary_data_output", default=False)
+    binary = flag(parameters, "binary_data_output", default=False)
     entries = request.get("outputs")
     if entries is None or entries == []:
         return tuple(RequestedOutput(spec.name, binary) for spec in specs)
     known = {spec.name: spec for spec in specs}
     requested: dict[str, RequestedOutput] = {}
     for entry in _entries(entries, "outputs"):
-        name = _name(entry, "output", known, requested)
-        own = _parameters(entry, f"output {name!r}")
-        _refuse_shared_memory(own, f"output {name!r}")
-        if "classification" in own:
-            raise ProtocolError(
-                f"output {name!r} asks for classification {show(own['classification'])}, which is not supported; "
-                "leave that parameter out and sort the values"
-            )
-        requested[name] = RequestedOutput(name, _flag(own, "binary_data", binary))
+        name = check_name(entry.get("name"), "output", known, requested)
+        requested[name] = check_output(_parameters(entry, f"output {name!r}"), name, binary)
     return tuple(requested.values())
 
 
 def _read_inputs(
-    request: dict[str, Any], body: bytes, text: bytes, specs: Sequence[TensorSpec], max_rows: int
-) -> dict[str, Array]:
+    request: dict[str, Any],
+    body: bytes,
+    text: bytes,
+    specs: Sequence[TensorSpec],
+    max_rows: int,
+    takes_payloads: bool,
+) -> tuple[dict[str, Array], tuple[bytes, ...]]:
     spec_of = {spec.name: spec for spec in specs}
+    known: dict[str, TensorSpec | None] = {**spec_of}
+    if takes_payloads:
+        known.setdefault(PAYLOAD, None)
     arrays: dict[str, Array] = {}
+    payloads: tuple[bytes, ...] = ()
     offset = len(text)
     for entry in _entries(request.get("inputs"), "inputs"):
-        name = _name(entry, "input", spec_of, arrays)
-        spec = spec_of[name]
-        shape = _shape(entry, spec, max_rows)
+        name = check_name(entry.get("name"), "input", known, (*arrays, PAYLOAD) if payloads else arrays)
+        spec = known[name]
         own = _parameters(entry, f"input {name!r}")
-        _refuse_shared_memory(own, f"input {name!r}")
+        refuse_shared_memory(own, f"input {name!r}")
         data = entry.get("data")
-        if "binary_data_size" in own:
-            if data is not None:
-                raise ProtocolError(f"input {name!r} has both 'data' and 'binary_data_size'; send one of them")
+        is_binary = "binary_data_size" in own
+        if is_binary and data is not None:
+            raise ProtocolError(f"input {name!r} has both 'data' and 'binary_data_size'; send one of them")
+        if spec is None:
+            count = check_payload_shape(entry.get("datatype"), entry.get("shape"), max_rows)
+            if is_binary:
+                raw = _raw_elements(own["binary_data_size"], body, offset)
+                payloads = split_elements(raw, name, count)
+                offset += len(raw)
+            else:
+                payloads = decode_elements(data, name, count, own.get("content_type"))
+            continue
+        shape = check_shape(spec, entry.get("datatype"), entry.get("shape"), max_rows)
+        if is_binary:
             arrays[name] = read_binary(own["binary_data_size"], spec, shape, body, offset)
             offset += arrays[name].nbytes
         else:
@@ -220,13 +206,18 @@ def _read_inputs(
             f"the body has {len(body) - offset} bytes after its last tensor; "
             "send exactly the bytes that the binary_data_size of all inputs add up to"
         )
-    missing = [name for name in spec_of if name not in arrays]
-    if missing:
-        raise ProtocolError(f"no input {', '.join(map(repr, missing))}; this model takes {', '.join(spec_of)}")
-    rows = {name: len(values) for name, values in arrays.items()}
-    if len(set(rows.values())) > 1:
-        raise ProtocolError(f"inputs differ in rows: {rows}; send the same number for each")
-    return arrays
+    check_inputs(arrays, payloads, spec_of, takes_payloads)
+    return arrays, payloads
+
+
+def _raw_elements(size: object, body: bytes, offset: int) -> memoryview:
+    left = len(body) - offset
+    if type(size) is not int or not 0 <= size <= left:
+        raise ProtocolError(
+            f"input {PAYLOAD!r} has binary_data_size {show(size)} but {left} bytes are left in the body; "
+            f"send them after the JSON, and the JSON's length in the header {HEADER_LENGTH}"
+        )
+    return memoryview(body)[offset : offset + size]
 
 
 def _entries(entries: object, field: str) -> list[dict[str, Any]]:
@@ -236,34 +227,3 @@ def _entries(entries: object, field: str) -> list[dict[str, Any]]:
         if type(entry) is not dict:
             raise ProtocolError(f"{field} holds {show(entry)}; send an array of tensor objects")
     return entries
-
-
-def _name(entry: dict[str, Any], what: str, known: Mapping[str, object], seen: Mapping[str, object]) -> str:
-    name = entry.get("name")
-    if type(name) is not str or name not in known:
-        raise ProtocolError(f"{what} name is {show(name)}; this model has {', '.join(known)}")
-    if name in seen:
-        raise ProtocolError(f"{what} {name!r} is given twice; send it once")
-    return name
-
-
-def _shape(entry: dict[str, Any], spec: TensorSpec, max_rows: int) -> tuple[int, ...]:
-    """The entry's shape, once it and the datatype agree with `spec`."""
-    datatype = entry.get("datatype")
-    if datatype != spec.datatype:
-        known = "" if type(datatype) is str and datatype in NUMPY_OF_DATATYPE else ", which is not known here"
-        raise ProtocolError(
-            f"input {spec.name!r} has datatype {show(datatype)}{known}; this model takes {spec.datatype}"
-        )
-    shape = entry.get("shape")
-    if type(shape) is not list or any(type(size) is not int for size in shape) or not spec.admits(shape):
-        raise ProtocolError(
-            f"input {spec.name!r} has shape {show(shape)}; this model takes {show(list(spec.shape))} (-1: any size)"
-        )
-    if min(shape) < 1:
-        raise ProtocolError(f"input {spec.name!r} has shape {show(shape)}; send at least 1 along each axis")
-    if shape[0] > max_rows:
-        raise ProtocolError(
-            f"input {spec.name!r} has {shape[0]} rows; send at most {max_rows} in one request", status=413
-        )
-    return tuple(shape)

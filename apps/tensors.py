@@ -30,8 +30,7 @@ def read_binary(size: object, spec: TensorSpec, shape: tuple[int, ...], body: by
     `shape` is admitted by `spec` and holds no empty axis. Raises ProtocolError when `size` is not what the
     shape takes, when fewer bytes are left, and when they hold what the datatype does not, NaN and infinity included.
     """
-    count = prod(shape)
-    wanted = count * spec.dtype.itemsize
+    wanted = prod(shape) * spec.dtype.itemsize
     if type(size) is not int or size != wanted:
         raise ProtocolError(
             f"input {spec.name!r} has binary_data_size {show(size)}; "
@@ -42,12 +41,18 @@ def read_binary(size: object, spec: TensorSpec, shape: tuple[int, ...], body: by
             f"input {spec.name!r} needs {size} bytes but {len(body) - offset} are left in the body; "
             f"send them after the JSON, and the JSON's length in the header {HEADER_LENGTH}"
         )
-    values = np.frombuffer(body, spec.dtype, count, offset)
-    if spec.datatype == "BOOL" and values.view(np.uint8).max() > 1:
-        raise ProtocolError(f"input {spec.name!r} holds a byte other than 0 and 1; BOOL takes 0 (false) or 1 (true)")
-    _refuse_non_finite(values, spec)
-    # Kernels expect aligned numbers, and JSON of any length may come before them.
-    return (values if values.flags.aligned else values.copy()).reshape(shape)
+    return _view(body, spec, shape, offset)
+
+
+def read_raw(raw: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """The tensor that `raw` is all of; else as `read_binary`."""
+    wanted = prod(shape) * spec.dtype.itemsize
+    if len(raw) != wanted:
+        raise ProtocolError(
+            f"input {spec.name!r} has {len(raw)} bytes of raw contents; "
+            f"shape {show(list(shape))} of {spec.datatype} takes {wanted} bytes"
+        )
+    return _view(raw, spec, shape, 0)
 
 
 def read_json(data: object, spec: TensorSpec, shape: tuple[int, ...], may_hold_booleans: bool) -> Array:
@@ -76,6 +81,15 @@ def read_json(data: object, spec: TensorSpec, shape: tuple[int, ...], may_hold_b
     # JSON itself holds no infinity: what is one here was too large for the datatype.
     _refuse_non_finite(numbers, spec)
     return numbers.reshape(shape)
+
+
+def _view(buffer: bytes, spec: TensorSpec, shape: tuple[int, ...], offset: int) -> Array:
+    values = np.frombuffer(buffer, spec.dtype, prod(shape), offset)
+    if spec.datatype == "BOOL" and values.view(np.uint8).max() > 1:
+        raise ProtocolError(f"input {spec.name!r} holds a byte other than 0 and 1; BOOL takes 0 (false) or 1 (true)")
+    _refuse_non_finite(values, spec)
+    # Kernels expect aligned numbers, and JSON of any length may come before them.
+    return (values if values.flags.aligned else values.copy()).reshape(shape)
 
 
 def _flat(data: list[Any], spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
