@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from apps.statistics import Phases, statistics
-from apps.tally import Cell, Counts, Distributions, Levels
+from apps.tally import Counts, Distributions, Levels
 from training.encoding import Array
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ LATENCY_EDGES_S = (
 )
 STAGE_EDGES_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ROWS_EDGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+FILL_EDGES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 CONFIDENCE_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 0.999, 1.0)
 
 # Confidences of so many requests wait for the next flush, which sorts them into buckets all at once.
@@ -36,10 +37,9 @@ MAX_WAITING = 8192
 
 
 class Batch(Protocol):
-    """One call of a model: `rows` of `jobs` requests, run as `padded_rows`.
+    """One call of a model: `rows` of `jobs` requests, run as `padded_rows`, `fill` of a full batch.
 
-    `queue_s` is the mean wait of its jobs, `batch_s` from the forming of the batch to its answers, `model_s` the model
-    alone.
+    `queue_s` is how long each request waited, `batch_s` what putting them side by side took, `model_s` the model.
     """
 
     @property
@@ -49,11 +49,13 @@ class Batch(Protocol):
     @property
     def jobs(self) -> int: ...
     @property
-    def queue_s(self) -> float: ...
+    def queue_s(self) -> Sequence[float]: ...
     @property
     def batch_s(self) -> float: ...
     @property
     def model_s(self) -> float: ...
+    @property
+    def fill(self) -> float: ...
 
 
 class Routed(Protocol):
@@ -104,12 +106,16 @@ class Meter(Protocol):
         """What a Batcher calls after each batch."""
         ...
 
-    def shed(self, reason: str) -> None:
-        """A request was refused without an answer, or kept from the door: `overload`, `rate`, `expired`."""
+    def shed(self, reason: str, release: str = "", role: str = "ingress") -> None:
+        """A request went without this model's answer so that others come in time; `role` says where."""
         ...
 
-    def breaker(self, release: str, state: str) -> None:
-        """The breaker before the teacher is now `closed`, `half-open` or `open`."""
+    def watch_breaker(self, release: str, state: Callable[[], str]) -> None:
+        """`state` is asked once a second, from another thread: "closed", "half-open" or "open"."""
+        ...
+
+    def watch_queue(self, release: str, role: Role, rows: Callable[[], int]) -> None:
+        """`rows` that wait is asked once a second, from another thread."""
         ...
 
     def statistics(self, versions: Sequence[str], version: str | None = None) -> dict[str, Any]:
@@ -148,10 +154,13 @@ class NoMeter:
     def batches(self, release: str, role: Role) -> OnBatch:
         return _ignore
 
-    def shed(self, reason: str) -> None:
+    def shed(self, reason: str, release: str = "", role: str = "ingress") -> None:
         return
 
-    def breaker(self, release: str, state: str) -> None:
+    def watch_breaker(self, release: str, state: Callable[[], str]) -> None:
+        return
+
+    def watch_queue(self, release: str, role: Role, rows: Callable[[], int]) -> None:
         return
 
     def statistics(self, versions: Sequence[str], version: str | None = None) -> dict[str, Any]:
@@ -183,7 +192,9 @@ class ServeMeter:
         self._confidence = Distributions(
             "tandem_student_confidence", "The student's calibrated confidence, by row.", ("version",), CONFIDENCE_EDGES
         )
-        self._shed = Counts("tandem_shed", "Requests refused to keep the others in time.", ("reason",))
+        self._shed = Counts(
+            "tandem_shed", "Requests left unanswered so that others come in time.", ("version", "role", "reason")
+        )
         self._breaker = Levels(
             "tandem_breaker_state", "1 for the state of the breaker before the teacher.", ("version", "state")
         )
@@ -192,14 +203,17 @@ class ServeMeter:
             "tandem_queue_duration_seconds", "Wait for a batch, by request.", stage, STAGE_EDGES_S
         )
         self._batch = Distributions(
-            "tandem_batch_duration_seconds", "From the forming of a batch to its answers.", stage, STAGE_EDGES_S
+            "tandem_batch_duration_seconds", "Putting the rows of a batch side by side.", stage, STAGE_EDGES_S
         )
         self._model_time = Distributions(
             "tandem_model_duration_seconds", "The model's own time for a batch.", stage, STAGE_EDGES_S
         )
         self._batch_rows = Distributions("tandem_batch_rows", "Rows of a batch.", stage, ROWS_EDGES)
+        self._fill = Distributions("tandem_batch_fill", "Rows of a batch by those of a full one.", stage, FILL_EDGES)
+        self._queue_rows = Levels("tandem_queue_rows", "Rows that wait for a batch.", stage)
         self._padded_rows = Counts("tandem_batch_padded_rows", "Rows of a batch as it was run.", stage)
         self._waiting: deque[tuple[str, Array]] = deque(maxlen=MAX_WAITING)
+        self._watches: list[Callable[[], None]] = []
         self._phases: dict[str, Phases] = {}
         if exporter is not None:
             exporter.watch(self)
@@ -208,9 +222,12 @@ class ServeMeter:
     def families(self) -> tuple[Counts | Levels | Distributions, ...]:
         """All that is counted, for whoever carries it on; called from its thread."""
         self._sort_confidences()
+        for look in self._watches:
+            look()
         return (
             *(self._requests, self._latency, self._in_flight, self._rows, self._confidence, self._shed, self._breaker),
-            *(self._queue, self._batch, self._model_time, self._batch_rows, self._padded_rows),
+            *(self._queue, self._batch, self._model_time, self._batch_rows, self._fill, self._padded_rows),
+            self._queue_rows,
         )
 
     def record(
@@ -255,22 +272,35 @@ class ServeMeter:
 
     def batches(self, release: str, role: Role) -> OnBatch:
         key = (release, role)
-        cells = tuple(family.cell(key) for family in (self._queue, self._batch, self._model_time, self._batch_rows))
+        queue, whole, model = (family.cell(key) for family in (self._queue, self._batch, self._model_time))
+        rows, fill = self._batch_rows.cell(key), self._fill.cell(key)
         phases = self._phases_of(release)
 
         def on_batch(batch: Batch) -> None:
-            _add_batch(cells, batch)
+            for wait_s in batch.queue_s:
+                queue.add(wait_s)
+            whole.add(batch.batch_s)
+            model.add(batch.model_s)
+            rows.add(batch.rows)
+            fill.add(batch.fill)
             self._padded_rows.add(key, batch.padded_rows)
-            phases.add_batch(batch.rows, batch.jobs, batch.queue_s, batch.model_s)
+            phases.add_batch(batch.rows, batch.jobs, sum(batch.queue_s), batch.model_s)
 
         return on_batch
 
-    def shed(self, reason: str) -> None:
-        self._shed.add((reason,))
+    def shed(self, reason: str, release: str = "", role: str = "ingress") -> None:
+        self._shed.add((release, role, reason))
 
-    def breaker(self, release: str, state: str) -> None:
-        for known in BREAKER_STATES:
-            self._breaker.set((release, known), float(known == state))
+    def watch_breaker(self, release: str, state: Callable[[], str]) -> None:
+        def look() -> None:
+            now = state()
+            for known in BREAKER_STATES:
+                self._breaker.set((release, known), float(known == now))
+
+        self._watches.append(look)
+
+    def watch_queue(self, release: str, role: Role, rows: Callable[[], int]) -> None:
+        self._watches.append(lambda: self._queue_rows.set((release, role), rows()))
 
     def statistics(self, versions: Sequence[str], version: str | None = None) -> dict[str, Any]:
         return statistics(self.model, self._phases, versions, version)
@@ -289,11 +319,3 @@ class ServeMeter:
             found = np.bincount(np.searchsorted(CONFIDENCE_EDGES, values), minlength=len(cell.buckets))
             cell.buckets = [before + int(new) for before, new in zip(cell.buckets, found, strict=True)]
             cell.total += float(np.nansum(values))
-
-
-def _add_batch(cells: tuple[Cell, ...], batch: Batch) -> None:
-    queue, whole, model, rows = cells
-    queue.add_many(batch.queue_s, batch.jobs)
-    whole.add(batch.batch_s)
-    model.add(batch.model_s)
-    rows.add(batch.rows)

@@ -40,8 +40,9 @@ class Phases:
             self.fail_s += latency_s
 
     def add_batch(self, rows: int, jobs: int, queue_s: float, model_s: float) -> None:
+        """`queue_s` is the sum of what its jobs waited."""
         self.queued += jobs
-        self.queue_s += queue_s * jobs
+        self.queue_s += queue_s
         count, seconds = self.batches.get(rows, (0, 0.0))
         self.batches[rows] = (count + 1, seconds + model_s)
 

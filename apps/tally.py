@@ -25,14 +25,6 @@ class Cell:
         self.buckets[bisect_left(self.edges, value)] += 1
         self.total += value
 
-    def add_many(self, value: float, times: int) -> None:
-        self.buckets[bisect_left(self.edges, value)] += times
-        self.total += value * times
-
-    @property
-    def count(self) -> int:
-        return sum(self.buckets)
-
 
 @dataclass(frozen=True)
 class Counts:

@@ -7,6 +7,7 @@ it has none, by chance.
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -92,13 +93,13 @@ def open_tracing(args: TraceArgs | None, role: str) -> Tracing:
     if args is None:
         return NoTracing()
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        exporter = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     except ImportError as error:
         raise ValueError(
             f"trace.endpoint is {args.endpoint}, but the exporter is not installed: "
             "pip install opentelemetry-exporter-otlp-proto-http, or leave `trace` out"
         ) from error
-    return OtelTracing(OTLPSpanExporter(endpoint=args.endpoint), args.sample_ratio, args.service_name, role)
+    return OtelTracing(exporter.OTLPSpanExporter(endpoint=args.endpoint), args.sample_ratio, args.service_name, role)
 
 
 class OtelTracing:

@@ -15,12 +15,21 @@ FALLBACK = Route("student", "fallback:overload")
 
 @dataclass(frozen=True)
 class Ran:
-    rows: int
-    padded_rows: int
-    jobs: int
-    queue_s: float
-    batch_s: float
-    model_s: float
+    """A batch as the Batcher tells of it."""
+
+    rows: int = 1
+    padded_rows: int = 1
+    queue_s: tuple[float, ...] = (0.001,)
+    batch_s: float = 0.001
+    model_s: float = 0.001
+
+    @property
+    def jobs(self):
+        return len(self.queue_s)
+
+    @property
+    def fill(self):
+        return self.rows / 32
 
 
 class Board:
@@ -134,26 +143,38 @@ def test_confidences_are_counted_by_bucket_at_the_flush(meter, exporter, board):
 
 def test_a_batch_is_counted_by_rows_fill_and_stage(meter, exporter, board):
     on_batch = meter.batches("7", "teacher")
-    on_batch(Ran(rows=3, padded_rows=4, jobs=2, queue_s=0.004, batch_s=0.03, model_s=0.02))
-    on_batch(Ran(rows=32, padded_rows=32, jobs=32, queue_s=0.001, batch_s=0.1, model_s=0.09))
+    on_batch(Ran(rows=3, padded_rows=4, queue_s=(0.003, 0.005), batch_s=0.03, model_s=0.02))
+    on_batch(Ran(rows=32, padded_rows=32, queue_s=(0.001,) * 32, batch_s=0.1, model_s=0.09))
     exporter.flush()
     tags = {"version": "7", "role": "teacher"}
     assert board.read("tandem_batch_rows_sum", **tags) == 35
     assert board.read("tandem_batch_rows_count", **tags) == 2
     assert board.read("tandem_batch_rows_bucket", le="4", **tags) == 1
     assert board.read("tandem_batch_padded_rows", **tags) == 36
+    assert board.read("tandem_batch_fill_bucket", le="0.125", **tags) == 1
+    assert board.read("tandem_batch_fill_sum", **tags) == pytest.approx(1 + 3 / 32)
     assert board.read("tandem_queue_duration_seconds_count", **tags) == 34
     assert board.read("tandem_queue_duration_seconds_sum", **tags) == pytest.approx(2 * 0.004 + 32 * 0.001)
     assert board.read("tandem_batch_duration_seconds_sum", **tags) == pytest.approx(0.13)
     assert board.read("tandem_model_duration_seconds_sum", **tags) == pytest.approx(0.11)
 
 
-def test_the_breaker_is_in_one_state_at_a_time(meter, exporter, board):
-    for state in ("closed", "open"):
-        meter.breaker("7", state)
+def test_the_breaker_is_in_one_state_at_a_time_and_asked_at_each_flush(meter, exporter, board):
+    state = "closed"
+    meter.watch_breaker("7", lambda: state)
+    for state in ("closed", "open", "half-open"):
         exporter.flush()
         assert board.read("tandem_breaker_state", version="7") == 1
         assert board.read("tandem_breaker_state", version="7", state=state) == 1
+
+
+def test_the_queue_is_asked_at_each_flush(meter, exporter, board):
+    waiting = [1, 2]
+    meter.watch_queue("7", "teacher", lambda: len(waiting))
+    for expected in (2, 1, 0):
+        exporter.flush()
+        assert board.read("tandem_queue_rows", version="7", role="teacher") == expected
+        del waiting[:1]
 
 
 def test_requests_in_flight_and_shed_are_counted(meter, exporter, board):
@@ -161,9 +182,11 @@ def test_requests_in_flight_and_shed_are_counted(meter, exporter, board):
     meter.began()
     meter.ended()
     meter.shed("overload")
+    meter.shed("expired", "7", "teacher")
     exporter.flush()
     assert board.read("tandem_requests_in_flight") == 1
-    assert board.read("tandem_shed", reason="overload") == 1
+    assert board.read("tandem_shed", reason="overload", role="ingress") == 1
+    assert board.read("tandem_shed", reason="expired", version="7", role="teacher") == 1
     meter.ended()
     exporter.flush()
     assert board.read("tandem_requests_in_flight") == 0
@@ -201,7 +224,7 @@ def test_a_sink_that_fails_does_not_end_the_exporter(caplog):
 def test_statistics_have_the_shape_that_triton_gives_them(meter):
     before_ms = time.time() * 1e3
     on_batch = meter.batches("7", "student")
-    on_batch(Ran(rows=3, padded_rows=4, jobs=2, queue_s=0.001, batch_s=0.004, model_s=0.003))
+    on_batch(Ran(rows=3, padded_rows=4, queue_s=(0.0005, 0.0015), model_s=0.003))
     for rows in (1, 2):
         meter.record("7", "student", "confident", 200, 10.0, parse_ms=1.0, encode_ms=2.0)
         meter.routes("7", (CONFIDENT,) * rows)
@@ -238,22 +261,23 @@ def test_no_meter_takes_every_call():
     meter.ended()
     meter.routes("7", (CONFIDENT,))
     meter.confidence("7", np.ones(1))
-    meter.batches("7", "student")(Ran(1, 1, 1, 0, 0, 0))
+    meter.batches("7", "student")(Ran())
     meter.shed("overload")
-    meter.breaker("7", "open")
+    meter.watch_breaker("7", lambda: "open")
+    meter.watch_queue("7", "student", lambda: 1)
     assert meter.statistics(["7"]) == {"model_stats": []}
 
 
 def test_all_of_it_costs_a_request_a_few_microseconds(meter):
     """15 us is the budget; the limit here leaves room for a slow or busy machine."""
     on_batch = meter.batches("7", "student")
-    ran, confidence_B, routes = Ran(1, 1, 1, 0.001, 0.002, 0.001), np.array([0.97]), (CONFIDENT,)
+    batch, confidence_B, routes = Ran(), np.array([0.97]), (CONFIDENT,)
     rounds_us = []
     for _ in range(5):
         started = time.thread_time()
         for _ in range(2_000):
             meter.began()
-            on_batch(ran)
+            on_batch(batch)
             meter.confidence("7", confidence_B)
             meter.routes("7", routes)
             meter.record("7", "student", "confident", 200, 3.0, "http", 0.1, 0.1)
