@@ -34,10 +34,19 @@ _TENSOR = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
-        "name": {"type": "string"},
+        "name": {
+            "type": "string",
+            "description": "the model's tensor, or in its place payload: the text or the image file of each row as BYTES",
+        },
         "shape": {"type": "array", "items": {"type": "integer"}},
-        "datatype": {"type": "string"},
-        "parameters": {"type": "object"},
+        "datatype": {
+            "type": "string",
+            "description": "that of the model's metadata, such as UINT8, INT64, FP16 or FP32",
+        },
+        "parameters": {
+            "type": "object",
+            "description": "binary_data_size; content_type: base64 where payload's strings are files",
+        },
         "data": {"type": "array", "items": {}},
     },
 }
@@ -129,4 +138,27 @@ PREDICT_ANSWER = {
     "description": "Every label with its probability, the most probable first",
     "headers": _ROUTE_HEADERS,
     "content": {"application/json": {"schema": _PREDICTION}},
+}
+
+_DURATION = {"type": "object", "properties": {"count": {"type": "integer"}, "ns": {"type": "integer"}}}
+_STATISTICS = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "version": {"type": "string"},
+        "last_inference": {"type": "integer", "description": "Unix time in milliseconds"},
+        "inference_count": {"type": "integer", "description": "rows"},
+        "execution_count": {"type": "integer", "description": "batches"},
+        "inference_stats": {"type": "object", "additionalProperties": _DURATION},
+        "batch_stats": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+STATISTICS_ANSWER = {
+    "description": "What this replica has counted since it started, a version each",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"model_stats": {"type": "array", "items": _STATISTICS}}}
+        }
+    },
 }
