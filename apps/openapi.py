@@ -36,7 +36,7 @@ _TENSOR = {
     "properties": {
         "name": {
             "type": "string",
-            "description": "the model's tensor, or in its place payload: the text or the image file of each row as BYTES",
+            "description": "the model's tensor, or in its place payload: the text or image file of each row as BYTES",
         },
         "shape": {"type": "array", "items": {"type": "integer"}},
         "datatype": {
