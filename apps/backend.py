@@ -5,10 +5,13 @@ Shape suffixes: B rows, C classes.
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from apps.batcher import Batcher, Logits
 from apps.breaker import Breaker
+from apps.exchange import Call, Ready
+from apps.gather import Gather, GatherLimits
 from apps.refusal import Refused, RefusedError
 from training.encoding import Array
 
@@ -32,47 +35,69 @@ class LocalBackend:
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Logits:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._batcher.submit(rows_B, timeout_s)
+            return await self._batcher.submit(rows_B, timeout_s)
         except RefusedError:
             raise
-        except TimeoutError:
-            raise _late(timeout_s) from None
         except Exception as error:
             logger.exception("the model failed on %d rows", len(rows_B))
             raise RefusedError(Refused("unavailable", f"the model failed: {error}")) from error
 
 
 class HandleBackend:
-    """A Model deployment behind its Serve handle; `classes` is C."""
+    """A Model deployment behind its Serve handle; `classes` is C. What arrives together goes there as one call.
 
-    def __init__(self, handle: "DeploymentHandle[Any]", classes: int) -> None:
-        self._call = handle.infer
+    `limits` None are those of `Gather`; `ONE_BY_ONE` gathers nothing.
+    """
+
+    def __init__(self, handle: "DeploymentHandle[Any]", classes: int, limits: GatherLimits | None = None) -> None:
+        self._handle = handle
         self._classes = classes
+        self._many: Any = None
+        self.gather = Gather(self._send, _explain, limits)
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Logits:
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import BackPressureError, RayServeException
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                reply = await self._call.remote(rows_B, timeout_s)
-        except TimeoutError:
-            raise _late(timeout_s) from None
-        except BackPressureError as error:
-            raise RefusedError(Refused("overload", "the model's queue is full")) from error
-        except (RayError, RayServeException) as error:
-            raise RefusedError(Refused("unavailable", f"the model is gone: {type(error).__name__}")) from error
-        except Exception as error:  # a handle raises whatever the replica raised
-            logger.exception("the model failed on %d rows", len(rows_B))
-            raise RefusedError(Refused("unavailable", f"the model failed: {error}")) from error
-        if isinstance(reply, Refused):
-            raise RefusedError(reply)
-        logits_BC: Logits = reply.logits
+        logits_BC = await self.gather.ask(rows_B, timeout_s)
         if logits_BC.shape != (len(rows_B), self._classes):
             detail = f"the model gave logits {list(logits_BC.shape)}, not {[len(rows_B), self._classes]}"
             raise RefusedError(Refused("unavailable", detail))
         return logits_BC
+
+    async def _send(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
+        if len(calls) == 1:
+            response = self._handle.infer.remote(calls[0].rows, calls[0].timeout_s)
+            try:
+                answered = await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            yield [(0, answered)]
+            return
+        # A stream, since one of many must not wait for its refusal until the last of them has its logits.
+        if self._many is None:
+            self._many = self._handle.options(stream=True).infer_many
+        stream = self._many.remote(list(calls))
+        try:
+            async for ready in stream:
+                yield ready
+        except (asyncio.CancelledError, GeneratorExit):
+            stream.cancel()
+            raise
+
+
+ONE_BY_ONE = GatherLimits(calls=100_000, most_calls=100_000, call_requests=1)
+
+
+def _explain(error: Exception) -> Refused:
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import BackPressureError, RayServeException
+
+    if isinstance(error, BackPressureError):
+        return Refused("overload", "the model's queue is full")
+    if isinstance(error, RayError | RayServeException):
+        return Refused("unavailable", f"the model is gone: {type(error).__name__}")
+    # A handle raises whatever the replica raised.
+    logger.error("the model failed", exc_info=error)
+    return Refused("unavailable", f"the model failed: {error}")
 
 
 class GuardedBackend:
@@ -113,8 +138,3 @@ class GuardedBackend:
         logits_BC = await self._backend.infer(rows_B, timeout_s)
         self._breaker.succeeded()
         return logits_BC
-
-
-def _late(timeout_s: float | None) -> RefusedError:
-    waited_ms = 0.0 if timeout_s is None else timeout_s * 1e3
-    return RefusedError(Refused("timeout", f"no answer within {waited_ms:.0f} ms"))

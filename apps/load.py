@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -17,15 +18,22 @@ from training.registry import Registry, Version
 WARM_UP_TOKENS = 32
 
 
+Batching = Literal["tandem", "ray"]
+
+
 @dataclass(frozen=True)
 class ModelSource:
-    """What a replica needs to load its model by itself; small enough to be sent to it."""
+    """What a replica needs to load its model by itself; small enough to be sent to it.
+
+    `batching` "ray" leaves the batches to Serve's own timer, for comparison.
+    """
 
     version: Version
     tracking_uri: str
     cache_dir: str
     limits: BatchLimits
     threads: int
+    batching: Batching = "tandem"
 
     def fetch(self) -> Artifact:
         """The verified Artifact; raises RegistryError or ArtifactError.

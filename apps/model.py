@@ -1,33 +1,24 @@
 """Model: the Serve deployment around a Batcher and a Runner. It knows arrays, no task."""
 
 import asyncio
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from ray import serve
 
-from apps.batcher import Logits
+from apps.batcher import Batcher, Job
+from apps.exchange import Answered, Call, Ready, Reply
 from apps.load import ModelSource, open_batcher
 from apps.refusal import Refused, RefusedError
 from training.encoding import Array
 
+__all__ = ["STUCK_S", "Call", "Model", "Reply"]
+
+logger = logging.getLogger("ray.serve")
+
 # A call that runs for so long will not come back: the replica is better replaced.
 STUCK_S = 30.0
-
-
-@dataclass(frozen=True)
-class Call:
-    """Rows [B, ...], and for how long their logits are of use."""
-
-    rows: Array
-    timeout_s: float | None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Logits [B, C] and the rows that wait behind them."""
-
-    logits: Logits
-    queue_rows: int
 
 
 class Model:
@@ -35,34 +26,102 @@ class Model:
 
     def __init__(self, source: ModelSource) -> None:
         self._batcher = open_batcher(source.fetch(), source)
+        self._stock = source.batching == "ray"
+        if self._stock:
+            self._timed.set_max_batch_size(source.limits.max_batch_rows)
 
-    async def infer(self, rows_B: Array, timeout_s: float | None) -> Reply | Refused:
-        """Raises what the Runner raised; a refusal is a value, since exceptions are dear on their way through Ray."""
-        outcome = await self._hand_over(Call(rows_B, timeout_s))
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+    async def infer(self, rows_B: Array, timeout_s: float | None) -> Answered:
+        """The way of a request that goes alone."""
+        call = Call(rows_B, timeout_s)
+        if self._stock:
+            answered: Answered = await self._timed(call)
+            return answered
+        (job,) = await self._hand_over([call])
+        if isinstance(job, Refused):
+            return job
+        try:
+            await asyncio.wait([job.future])
+            return self._answered(job)
+        finally:
+            self._let_go([job])
+
+    async def infer_many(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
+        """The way of a micro-batch: refusals come at once, logits as they are there, each to its own place."""
+        if self._stock:
+            yield list(enumerate(await asyncio.gather(*map(self._timed, calls))))
+            return
+        handed = await self._hand_over(calls)
+        jobs = {index: job for index, job in enumerate(handed) if isinstance(job, Job)}
+        if len(jobs) < len(handed):
+            yield [(index, refused) for index, refused in enumerate(handed) if isinstance(refused, Refused)]
+        try:
+            async for done in _as_they_end(jobs):
+                yield [(index, self._answered(jobs[index])) for index in done]
+        finally:
+            self._let_go(list(jobs.values()))
 
     # Hands over what has arrived without waiting for more: the Batcher behind it decides what runs together, when its
-    # thread frees. So many batches at once because each of them only waits there.
-    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0, max_concurrent_batches=256)
-    async def _hand_over(self, calls: list[Call], /) -> list[Reply | Refused | Exception]:
-        return await asyncio.gather(*map(self._submit, calls))
+    # thread frees.
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0, max_concurrent_batches=16)
+    async def _hand_over(self, groups: list[Sequence[Call]], /) -> list[list[Job | Refused]]:
+        return [[self._enqueue(call) for call in calls] for calls in groups]
 
-    async def _submit(self, call: Call) -> Reply | Refused | Exception:
+    # As Serve ships it: a batch is sealed when its time is up, whether or not the model is free. For comparison.
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)
+    async def _timed(self, calls: list[Call], /) -> list[Answered]:
+        run = partial(self._batcher.run_together, [call.rows for call in calls])
+        parts = await asyncio.to_thread(run)
+        return [self._failed(part) if isinstance(part, Exception) else Reply(part, 0) for part in parts]
+
+    def _enqueue(self, call: Call) -> Job | Refused:
         try:
-            logits_BC = await self._batcher.submit(call.rows, call.timeout_s)
+            return self._batcher.enqueue(call.rows, call.timeout_s)
         except RefusedError as error:
             return error.refused
-        except Exception as error:  # it belongs to this call, not to those handed over with it
-            return error
-        return Reply(logits_BC, self._batcher.queue_rows)
+
+    def _answered(self, job: Job) -> Answered:
+        error = job.future.exception()
+        if error is None:
+            return Reply(job.future.result(), self._batcher.queue_rows)
+        return error.refused if isinstance(error, RefusedError) else self._failed(error)
+
+    def _failed(self, error: BaseException) -> Refused:
+        logger.error("the model failed", exc_info=error)
+        return Refused("unavailable", f"the model failed: {error}", self._batcher.queue_rows)
+
+    def _let_go(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if not job.future.done():
+                self._batcher.withdraw(job)
+            elif not job.future.cancelled():
+                job.future.exception()  # seen, though nobody may have been left to be told
 
     def check_health(self) -> None:
         if self._batcher.busy_s > STUCK_S:
             raise RuntimeError(f"a call has been running for {self._batcher.busy_s:.0f} s")
 
     def __del__(self) -> None:
-        batcher = getattr(self, "_batcher", None)
+        batcher: Batcher | None = getattr(self, "_batcher", None)
         if batcher is not None:
             batcher.close()
+
+
+async def _as_they_end(jobs: dict[int, Job]) -> AsyncIterator[list[int]]:
+    """The keys of `jobs` whose futures have ended since the last time, until all have."""
+    ended: list[int] = []
+    some = asyncio.Event()
+
+    def note(index: int, _: "asyncio.Future[object]") -> None:
+        ended.append(index)
+        some.set()
+
+    for index, job in jobs.items():
+        job.future.add_done_callback(partial(note, index))
+    left = len(jobs)
+    while left:
+        await some.wait()
+        some.clear()
+        done = list(ended)
+        ended.clear()
+        left -= len(done)
+        yield done

@@ -1,11 +1,12 @@
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
-from apps.backend import HandleBackend, LocalBackend
+from apps.backend import ONE_BY_ONE, HandleBackend, LocalBackend
 from apps.batcher import Batcher, BatchLimits
 from apps.model import Reply
 from apps.refusal import Refused, RefusedError
@@ -14,21 +15,52 @@ ROWS = np.ones((2, 3), np.float32)
 LOGITS = np.zeros((2, 4), np.float32)
 
 
-class Handle:
-    """A Serve handle whose `infer` gives or raises `outcome`."""
+class Response:
+    """What a Serve handle gives: `outcome` after a while, one by one where it is iterated over."""
 
-    def __init__(self, outcome, after_s=0.0):
+    def __init__(self, outcome, after_s):
         self.outcome = outcome
         self.after_s = after_s
-        self.infer = self
-        self.asked = []
+        self.cancelled = False
 
-    async def remote(self, rows, timeout_s):
-        self.asked.append(timeout_s)
+    def __await__(self):
+        return self._wait().__await__()
+
+    async def _wait(self):
         await asyncio.sleep(self.after_s)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+    async def __aiter__(self):
+        for ready in await self:
+            yield ready
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Handle:
+    """A Serve handle whose `infer` gives or raises `outcome`, and whose `infer_many` streams `many`."""
+
+    def __init__(self, outcome=None, after_s=0.0, many=()):
+        self.asked = []
+        self.responses = []
+
+        def method(outcome):
+            def remote(*args):
+                self.asked.append(args)
+                self.responses.append(Response(outcome, after_s))
+                return self.responses[-1]
+
+            return SimpleNamespace(remote=remote)
+
+        self.infer = method(outcome)
+        self.infer_many = method(many)
+
+    def options(self, *, stream):
+        assert stream
+        return self
 
 
 def infer(outcome, timeout_s=1.0, after_s=0.0):
@@ -47,8 +79,52 @@ def test_a_reply_gives_its_logits():
 
 def test_the_remaining_time_travels_with_the_call():
     handle = Handle(Reply(LOGITS, 0))
-    asyncio.run(HandleBackend(handle, 4).infer(ROWS, 0.02))
-    assert handle.asked == [0.02]
+    asyncio.run(HandleBackend(handle, 4).infer(ROWS, 0.5))
+    ((_, timeout_s),) = handle.asked
+    assert 0.4 < timeout_s <= 0.5
+
+
+def test_requests_that_come_together_go_as_one_call_and_each_gets_its_own():
+    other = np.ones((2, 4), np.float32)
+    many = [[(1, Refused("overload", "full"))], [(2, Reply(other, 0)), (0, Reply(LOGITS, 0))]]
+    handle = Handle(many=many)
+
+    async def scenario():
+        backend = HandleBackend(handle, 4)
+        return await asyncio.gather(*(backend.infer(ROWS, 1.0) for _ in range(3)), return_exceptions=True)
+
+    first, second, third = asyncio.run(scenario())
+    assert first is LOGITS
+    assert second.refused.detail == "full"
+    assert third is other
+    assert [len(args[0]) for args in handle.asked] == [3]
+
+
+def test_one_by_one_gathers_nothing():
+    handle = Handle(Reply(LOGITS, 0))
+
+    async def scenario():
+        backend = HandleBackend(handle, 4, ONE_BY_ONE)
+        await asyncio.gather(*(backend.infer(ROWS, 1.0) for _ in range(3)))
+
+    asyncio.run(scenario())
+    assert len(handle.asked) == 3
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_call_that_nobody_waits_for_is_cancelled_at_the_model(together):
+    handle = Handle(Reply(LOGITS, 0), after_s=5, many=[[]])
+
+    async def scenario():
+        backend = HandleBackend(handle, 4)
+        tasks = [asyncio.ensure_future(backend.infer(ROWS, 1.0)) for _ in range(together)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+    assert [response.cancelled for response in handle.responses] == [True]
 
 
 def test_a_refusal_by_the_model_is_passed_on_as_it_is():

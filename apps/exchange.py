@@ -1,0 +1,30 @@
+"""What goes to a model's deployment and comes back: values for the wire, small and without behaviour."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps.forward import Logits
+from apps.refusal import Refused
+from training.encoding import Array
+
+
+@dataclass(frozen=True)
+class Call:
+    """Rows [B, ...], and for how long their logits are of use."""
+
+    rows: Array
+    timeout_s: float | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Logits [B, C] and the rows that wait behind them."""
+
+    logits: Logits
+    queue_rows: int
+
+
+# A refusal is a value, since exceptions are dear on their way through Ray.
+Answered = Reply | Refused
+# The places of calls in their micro-batch with what became of them: those that are ready together come together.
+Ready = Sequence[tuple[int, Answered]]
