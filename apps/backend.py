@@ -64,7 +64,7 @@ class HandleBackend:
 
     async def _send(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
         if len(calls) == 1:
-            response = self._handle.infer.remote(calls[0].rows, calls[0].timeout_s)
+            response: Any = self._handle.infer.remote(calls[0].rows, calls[0].timeout_s)
             try:
                 answered = await response
             except asyncio.CancelledError:
@@ -107,19 +107,19 @@ class GuardedBackend:
     """
 
     def __init__(self, backend: Backend, breaker: Breaker, fair_s: float) -> None:
+        self.breaker = breaker
         self._backend = backend
-        self._breaker = breaker
         self._fair_s = fair_s
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Logits:
-        if not self._breaker.admit():
+        if not self.breaker.admit():
             detail = "the model failed several times in a row and is left alone for a moment"
-            raise RefusedError(Refused(self._breaker.last_reason, detail, wait_s=1.0))
+            raise RefusedError(Refused(self.breaker.last_reason, detail, wait_s=self.breaker.retry_s))
         conclusive = False
         try:
             logits_BC = await self._backend.infer(rows_B, timeout_s)
             conclusive = True
-            self._breaker.succeeded()
+            self.breaker.succeeded()
             return logits_BC
         except RefusedError as error:
             reason = error.refused.reason
@@ -127,14 +127,14 @@ class GuardedBackend:
             # A model that refuses for its load is alive, and says so at once.
             if reason != "overload" and not unfair:
                 conclusive = True
-                self._breaker.failed(reason)
+                self.breaker.failed(reason)
             raise
         finally:
             if not conclusive:
-                self._breaker.inconclusive()
+                self.breaker.inconclusive()
 
     async def insist(self, rows_B: Array, timeout_s: float | None) -> Logits:
         """For a caller who takes no other answer: asks whatever the breaker's state, and tells it of success only."""
         logits_BC = await self._backend.infer(rows_B, timeout_s)
-        self._breaker.succeeded()
+        self.breaker.succeeded()
         return logits_BC

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from typing import Any
 
 from ray import serve
 
@@ -28,7 +29,8 @@ class Model:
         self._batcher = open_batcher(source.fetch(), source)
         self._stock = source.batching == "ray"
         if self._stock:
-            self._timed.set_max_batch_size(source.limits.max_batch_rows)
+            timed: Any = self._timed
+            timed.set_max_batch_size(source.limits.max_batch_rows)
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Answered:
         """The way of a request that goes alone."""

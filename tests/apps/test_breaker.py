@@ -68,3 +68,29 @@ def test_a_probe_without_result_makes_room_for_the_next(breaker, clock):
     breaker.inconclusive()
     assert breaker.state == "half-open"
     assert breaker.admit()
+
+
+def test_each_new_state_is_told_once(clock):
+    told = []
+    breaker = Breaker(failures=3, open_s=2.0, clock=clock, on_change=told.append)
+    breaker.succeeded()
+    fail(breaker, 3)
+    breaker.failed("timeout")
+    clock.now_s = 2.0
+    breaker.admit()
+    breaker.failed("timeout")
+    clock.now_s = 4.0
+    breaker.admit()
+    breaker.inconclusive()
+    breaker.admit()
+    breaker.succeeded()
+    assert told == ["open", "half-open", "open", "half-open", "closed"]
+
+
+def test_it_says_when_to_ask_again(breaker, clock):
+    assert breaker.retry_s == 0.0
+    fail(breaker, 3)
+    clock.now_s = 0.5
+    assert breaker.retry_s == 1.5
+    clock.now_s = 9.0
+    assert breaker.retry_s == 0.0
