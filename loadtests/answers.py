@@ -11,11 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.grpc_messages import decode_answer
+
 NUMPY_OF_OUTPUT: dict[str, np.dtype[Any]] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 
 
 class AnswerError(ValueError):
     """A 2xx answer that does not hold the logits that were asked for."""
+
+
+def read_grpc_answer(body: bytes, output: str, rows: int) -> tuple[NDArray[Any], dict[str, str]]:
+    """As `read_logits`, of a ModelInferResponse; with its parameters, which say what headers say over HTTP."""
+    try:
+        tensors, parameters = decode_answer(body)
+        logits_BC = tensors[output]
+    except (ValueError, LookupError) as error:
+        raise AnswerError(f"not a V2 answer with output {output!r}: {error!r}") from error
+    return _checked(logits_BC, output, rows), parameters
 
 
 def read_logits(body: bytes, headers: Mapping[str, str], output: str, rows: int) -> NDArray[Any]:
@@ -32,6 +44,10 @@ def read_logits(body: bytes, headers: Mapping[str, str], output: str, rows: int)
         logits_BC = _find(head["outputs"], body[header_bytes:], output)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AnswerError(f"not a V2 answer with output {output!r}: {error!r}") from error
+    return _checked(logits_BC, output, rows)
+
+
+def _checked(logits_BC: NDArray[Any], output: str, rows: int) -> NDArray[Any]:
     if logits_BC.ndim != 2 or len(logits_BC) != rows:
         raise AnswerError(f"output {output!r} has shape {list(logits_BC.shape)} for {rows} rows sent")
     if not np.isfinite(logits_BC).all():

@@ -6,23 +6,21 @@ omission). A request that cannot be sent because too many are under way has fail
 
 import asyncio
 import selectors
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
 
-import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.payloads import InferRequest
 from loadtests.shapes import Shape, ShapeName, arrivals
+from loadtests.transports import GrpcTransport, HttpTransport, Reply, Transport, TransportError
 
 # select() wakes within 0.2 ms of a scheduled arrival where epoll rounds up to the next millisecond, but it can only
 # watch file descriptors below 1024.
 MAX_IN_FLIGHT = 900
-# Below the idle timeout of common servers (5 s), so that a connection is not used while the server closes it.
-KEEPALIVE_S = 2.0
 
 Arrivals = Literal["poisson", "uniform"]
 
@@ -59,15 +57,6 @@ class Plan:
     def rate_at(self, at_s: float) -> float:
         """Requests a second at `at_s` of the measured time."""
         return Shape(self.shape, self.base_rate, self.rate, self.duration_s).rate(at_s)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A complete HTTP answer; header names in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass
@@ -126,6 +115,8 @@ def run_open_loop(
 ) -> list[Outcome]:
     """Send `requests` round-robin to `url` by the plan; returns the measured outcomes in order of arrival.
 
+    `url` is http://..., https://... or grpc://host:port, and the requests are of that protocol.
+
     Warm-up requests are left out. Blocks until every request was answered, failed, or met its timeout.
     """
 
@@ -143,6 +134,12 @@ def run_open_loop(
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         outcomes = runner.run(main())
     return [outcome for outcome in outcomes if outcome.scheduled_s >= 0]
+
+
+def open_transport(url: str, timeout_s: float) -> Transport:
+    """The transport for `url`'s scheme, for the running event loop."""
+    scheme, _, rest = url.partition("://")
+    return GrpcTransport(rest, timeout_s) if scheme == "grpc" else HttpTransport(url, timeout_s)
 
 
 async def _report(client: "_Client", on_progress: Callable[[Progress], None], every_s: float) -> None:
@@ -166,9 +163,8 @@ class _Client:
         times = schedule(self._plan)
         outcomes = [Outcome(float(at_s), requests[index % len(requests)]) for index, at_s in enumerate(times)]
         under_way: set[asyncio.Task[None]] = set()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-        timeout = aiohttp.ClientTimeout(total=self._plan.timeout_s)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
+        transport = open_transport(self._url, self._plan.timeout_s)
+        try:
             self._origin_s = perf_counter() + self._plan.warmup_s
             for outcome in outcomes:
                 wait_s = outcome.scheduled_s - self.now_s()
@@ -177,33 +173,27 @@ class _Client:
                 if len(under_way) >= self._plan.max_in_flight:
                     self._fail(outcome, f"not sent: {self._plan.max_in_flight} requests were in flight")
                     continue
-                task = asyncio.create_task(self._send(session, outcome))
+                task = asyncio.create_task(self._send(transport, outcome))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
                 self.progress.sent += 1
                 self.progress.in_flight = len(under_way)
             if under_way:
                 await asyncio.wait(under_way)
+        finally:
+            await transport.close()
         return outcomes
 
-    async def _send(self, session: aiohttp.ClientSession, outcome: Outcome) -> None:
-        request = outcome.request
+    async def _send(self, transport: Transport, outcome: Outcome) -> None:
         outcome.sent_s = self.now_s()
         try:
-            async with session.post(
-                self._url + request.path, data=request.body, headers=request.headers, allow_redirects=False
-            ) as response:
-                body = await response.read()
-                outcome.done_s = self.now_s()
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                outcome.reply = Reply(response.status, headers, body)
-        except TimeoutError:
-            self._fail(outcome, f"no answer within {self._plan.timeout_s:g} s")
+            reply = await transport.send(outcome.request)
+        except TransportError as error:
+            self._fail(outcome, str(error))
             return
-        except (aiohttp.ClientError, OSError) as error:
-            self._fail(outcome, f"connection: {type(error).__name__}")
-            return
-        if not 200 <= outcome.reply.status < 300:
+        outcome.done_s = self.now_s()
+        outcome.reply = reply
+        if not 200 <= reply.status < 300:
             self.progress.failed += 1
         self.progress.recent_ms = [*self.progress.recent_ms[-199:], (outcome.done_s - outcome.scheduled_s) * 1e3]
 

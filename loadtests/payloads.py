@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.endpoint import ModelMetadata
+from loadtests.grpc_messages import METHOD, encode_request
 from loadtests.samples import Samples
 
 # Bodies are sent round-robin; more of them than this would only cost memory.
@@ -19,7 +20,10 @@ MAX_BODIES_BYTES = 256_000_000
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One POST, ready to be sent: `path` below the base URL, and the true classes of its rows."""
+    """One POST or call, ready to be sent: `path` below the base URL, and the true classes of its rows.
+
+    Over gRPC `path` is the method and `headers` are its metadata.
+    """
 
     path: str
     body: bytes
@@ -42,12 +46,15 @@ class RequestOptions:
     mode: str | None = None
     deadline_ms: float | None = None
     binary: bool = True
+    grpc: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}: a request has at least one row")
         if self.deadline_ms is not None and not 0 < self.deadline_ms < float("inf"):
             raise ValueError(f"deadline_ms is {self.deadline_ms}: it must be above 0 and finite")
+        if self.grpc and not self.binary:
+            raise ValueError("over gRPC tensors are binary: JSON goes over HTTP")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -80,6 +87,9 @@ def infer_request(
     """One V2 request for `inputs` [B, ...]; token ids lose the padding that no row of the batch needs."""
     if model.input.datatype == "INT64" and inputs.ndim == 2:
         inputs = inputs[:, : max(1, int(np.flatnonzero(inputs.any(axis=0)).max(initial=0)) + 1)]
+    if options.grpc:
+        tensors = (model.input.name, model.input.datatype, inputs, model.output.name)
+        return InferRequest(METHOD, encode_request(model.name, *tensors, options.parameters), {}, labels)
     tensor: dict[str, Any] = {
         "name": model.input.name,
         "datatype": model.input.datatype,

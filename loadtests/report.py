@@ -122,7 +122,7 @@ def html(run: Run, judged: Sequence[Judged]) -> str:
         ("started", run.started_at),
         (
             "load",
-            f"{plan.rate:g} requests/s, {plan.arrivals} arrivals, {plan.duration_s:g} s after {plan.warmup_s:g} s "
+            f"{_rate_words(plan)}, {plan.arrivals} arrivals, {plan.duration_s:g} s after {plan.warmup_s:g} s "
             f"of warm-up, at most {plan.max_in_flight} in flight, timeout {plan.timeout_s:g} s, seed {plan.seed}",
         ),
         ("request", _request_words(run.options)),
@@ -150,6 +150,12 @@ def html(run: Run, judged: Sequence[Judged]) -> str:
         setting=_rows(setting),
         command=escape(run.command),
     )
+
+
+def _rate_words(plan: Plan) -> str:
+    if plan.shape == "steady":
+        return f"{plan.rate:g} requests/s"
+    return f"{plan.shape} from {plan.base_rate:g} to {plan.rate:g} requests/s"
 
 
 def _request_words(options: RequestOptions) -> str:

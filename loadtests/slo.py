@@ -4,36 +4,41 @@ Exit code 0: the objective was met; 1: it was missed; 2: the question could not 
 """
 
 import argparse
+import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request
 
-from loadtests.endpoint import EndpointError, check_url, direct_opener, model_metadata
-from loadtests.open_loop import MAX_IN_FLIGHT, Outcome, Plan, run_open_loop
+from loadtests.endpoint import EndpointError, check_url, model_metadata
+from loadtests.open_loop import MAX_IN_FLIGHT, Outcome, Plan, open_transport, run_open_loop
 from loadtests.payloads import InferRequest, RequestOptions, infer_requests
 from loadtests.progress import showing
 from loadtests.report import Run, table, write_report
 from loadtests.samples import samples_for
+from loadtests.shapes import SHAPE_NAMES
 from loadtests.summary import Objective, judge, summarize
+from loadtests.transports import Reply, TransportError
 
 MET, MISSED, UNUSABLE = 0, 1, 2
 
 # Statuses that blame the request: every other one would be refused likewise.
-REFUSALS = (400, 404, 405, 411, 413, 415, 422)
+REFUSALS = (400, 401, 403, 404, 405, 411, 413, 415, 422, 501)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.slo", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoint (%(default)s)")
+    parser.add_argument(
+        "--grpc", metavar="HOST:PORT", help="send by gRPC to this address; --url is still asked what the model takes"
+    )
     parser.add_argument("--model", default="digits", help="name of the model (%(default)s)")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays 'inputs' and 'labels' to send")
     load = parser.add_argument_group("load")
-    load.add_argument("--rate", type=float, required=True, help="requests a second")
+    load.add_argument("--rate", type=float, required=True, help="requests a second, at the peak of the shape")
+    load.add_argument("--shape", choices=SHAPE_NAMES, default="steady", help="how the rate changes (%(default)s)")
+    load.add_argument("--base-rate", type=float, default=0.0, help="where the shape is lowest (%(default)s)")
     load.add_argument("--duration", type=float, required=True, metavar="S", help="seconds that are measured")
     load.add_argument(
         "--warmup", type=float, default=1.0, metavar="S", help="seconds before that, uncounted (%(default)s)"
@@ -77,30 +82,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace, command: str) -> int:
     url = check_url(arguments.url, arguments.allow_remote)
+    target = url
+    if arguments.grpc:
+        target = "grpc" + check_url(f"http://{arguments.grpc}", arguments.allow_remote).removeprefix("http")
     plan = Plan(
         rate=arguments.rate,
         duration_s=arguments.duration,
         warmup_s=arguments.warmup,
+        shape=arguments.shape,
+        base_rate=arguments.base_rate,
         arrivals=arguments.arrivals,
         seed=arguments.seed,
         timeout_s=arguments.timeout,
         max_in_flight=arguments.max_in_flight,
     )
     objective = Objective(arguments.p95_ms, arguments.max_error_rate)
-    options = RequestOptions(arguments.batch, arguments.mode, arguments.deadline_ms, not arguments.json)
+    options = RequestOptions(
+        arguments.batch, arguments.mode, arguments.deadline_ms, not arguments.json, bool(arguments.grpc)
+    )
     model = model_metadata(url, arguments.model)
     samples = samples_for(model, arguments.inputs)
     requests = infer_requests(model, samples, options, plan.seed)
-    _try_one(url, requests[0], plan.timeout_s)
+    try_one(target, requests[0], plan.timeout_s)
 
     now = datetime.now(UTC)
     with showing(plan) as on_progress:
-        outcomes: list[Outcome] = run_open_loop(url, requests, plan, on_progress)
+        outcomes: list[Outcome] = run_open_loop(target, requests, plan, on_progress)
     if not outcomes:
         raise ValueError(f"no arrival fell into {plan.duration_s:g} s at {plan.rate:g}/s; run for longer")
     judged = [judge(outcome, model.output.name) for outcome in outcomes]
     run = Run(
-        url=url,
+        url=target,
         model=model.name,
         model_versions=model.versions,
         command=command,
@@ -118,20 +130,24 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     return MET if run.met else MISSED
 
 
-def _try_one(url: str, request: InferRequest, timeout_s: float) -> None:
+def try_one(target: str, request: InferRequest, timeout_s: float) -> None:
     """Send one request before the clock starts; raises EndpointError where the endpoint would refuse them all."""
+
+    async def send() -> Reply:
+        transport = open_transport(target, timeout_s)
+        try:
+            return await transport.send(request)
+        finally:
+            await transport.close()
+
     try:
-        with direct_opener().open(
-            Request(url + request.path, request.body, request.headers), timeout=timeout_s
-        ) as response:
-            response.read()
-    except HTTPError as error:
-        if error.code < 400 or error.code in REFUSALS:
-            detail = error.read(500).decode("utf-8", "replace").strip()
-            raise EndpointError(f"the endpoint refuses these requests: {error.code} {detail}") from error
-    except (OSError, HTTPException):
+        reply = asyncio.run(send())
+    except TransportError:
         # An endpoint in trouble is for the measurement to show.
         return
+    if 300 <= reply.status < 400 or reply.status in REFUSALS:
+        detail = reply.body[:500].decode("utf-8", "replace").strip()
+        raise EndpointError(f"the endpoint refuses these requests: {reply.status} {detail}")
 
 
 def _print_result(run: Run, files: Sequence[Path]) -> None:

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtests.answers import AnswerError, read_logits
+from loadtests.answers import AnswerError, read_grpc_answer, read_logits
 from loadtests.open_loop import Outcome
+from loadtests.transports import GRPC_CONTENT
 
 ROUTE_HEADERS = ("x-tandem-variant", "x-tandem-reason", "x-tandem-release")
+# Over gRPC the answer's parameters say it, variant and reason once a row.
+ROUTE_PARAMETERS = ("variant", "reason", "release")
 UNKNOWN = "-"
 
 
@@ -94,10 +97,14 @@ def judge(outcome: Outcome, output: str) -> Judged:
     if reply is None or outcome.latency_ms is None:
         return Judged(outcome.scheduled_s, math.inf, outcome.failure or "no answer")
     variant, reason, release = (reply.headers.get(name, UNKNOWN) for name in ROUTE_HEADERS)
-    error, correct = None, 0
+    error, correct, rows = None, 0, outcome.request.rows
     if 200 <= reply.status < 300:
         try:
-            logits_BC = read_logits(reply.body, reply.headers, output, outcome.request.rows)
+            if reply.headers.get("content-type") == GRPC_CONTENT:
+                logits_BC, told = read_grpc_answer(reply.body, output, rows)
+                variant, reason, release = (_common(told.get(name, UNKNOWN)) for name in ROUTE_PARAMETERS)
+            else:
+                logits_BC = read_logits(reply.body, reply.headers, output, rows)
             correct = int((logits_BC.argmax(axis=1) == outcome.request.labels).sum())
         except AnswerError as broken:
             error = f"HTTP {reply.status}: {broken}"
@@ -111,9 +118,15 @@ def judge(outcome: Outcome, output: str) -> Judged:
         variant=variant,
         reason=reason,
         release=release,
-        rows=0 if error else outcome.request.rows,
+        rows=0 if error else rows,
         correct=correct,
     )
+
+
+def _common(values: str) -> str:
+    """What all rows have in common, in the words of the HTTP headers."""
+    different = set(values.split(","))
+    return different.pop() if len(different) == 1 else "mixed"
 
 
 def _printable(body: bytes) -> str:

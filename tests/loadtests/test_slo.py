@@ -172,3 +172,13 @@ def test_arguments_that_cannot_be_parsed_exit_2() -> None:
     with pytest.raises(SystemExit) as stopped:
         slo.main(["--rate", "many", "--duration", "1", "--p95-ms", "50"])
     assert stopped.value.code == 2
+
+
+def test_shape_is_sent_and_reported(endpoint: Any, tmp_path: Path) -> None:
+    code, facts = run(
+        *(endpoint, tmp_path, "--arrivals", "uniform", "--shape", "step", "--base-rate", "20"), rate=80, duration=1.5
+    )
+    assert code == 0
+    assert facts["summary"]["requests"] == pytest.approx(20 * 0.5 + 80 * 0.5 + 20 * 0.5, abs=2)
+    assert (facts["plan"]["shape"], facts["plan"]["base_rate"]) == ("step", 20)
+    assert "step from 20 to 80 requests/s" in (tmp_path / "slo.html").read_text()
