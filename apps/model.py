@@ -10,7 +10,7 @@ from ray import serve
 
 from apps.batcher import Batcher, Job
 from apps.exchange import Answered, Call, Ready, Reply
-from apps.load import ModelSource, open_batcher
+from apps.load import Batching, ModelSource, open_batcher
 from apps.refusal import Refused, RefusedError
 from training.encoding import Array
 
@@ -26,11 +26,14 @@ class Model:
     """Loads its Version and warms up before it is ready."""
 
     def __init__(self, source: ModelSource) -> None:
-        self._batcher = open_batcher(source.fetch(), source)
-        self._stock = source.batching == "ray"
+        self._stand_on(open_batcher(source.fetch(), source), source.batching, source.limits.max_batch_rows)
+
+    def _stand_on(self, batcher: Batcher, batching: Batching, max_batch_rows: int) -> None:
+        self._batcher = batcher
+        self._stock = batching == "ray"
         if self._stock:
             timed: Any = self._timed
-            timed.set_max_batch_size(source.limits.max_batch_rows)
+            timed.set_max_batch_size(max_batch_rows)
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Answered:
         """The way of a request that goes alone."""

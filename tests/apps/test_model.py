@@ -29,9 +29,8 @@ def make(monkeypatch):
 
     def make(run=lambda batch: np.repeat(2 * batch, 2, axis=1), **limits):
         model = Model.__new__(Model)
-        model._stock = False
-        model._batcher = Batcher(run, BatchLimits(**limits))
-        made.append(model._batcher)
+        made.append(Batcher(run, BatchLimits(**limits)))
+        model._stand_on(made[-1], "tandem", 32)
         return model
 
     yield make
