@@ -63,7 +63,7 @@ def latency_by_time(judged: Sequence[Judged], p95_ms: float) -> bytes:
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
-    return _png(figure)
+    return png(figure)
 
 
 def latency_distribution(judged: Sequence[Judged], p95_ms: float) -> bytes:
@@ -87,7 +87,7 @@ def latency_distribution(judged: Sequence[Judged], p95_ms: float) -> bytes:
         ordered = np.sort(latencies_ms)
         cumulative.step(ordered, np.arange(1, len(ordered) + 1) / len(judged) * 100, where="post", color="#222222")
     for axes in (histogram, cumulative):
-        _clean(axes)
+        clean(axes)
         axes.axvline(p95_ms, color=OBJECTIVE, linestyle="--", linewidth=1, label=f"objective {p95_ms:g} ms")
     p95 = quantile([item.latency_ms for item in judged], 0.95)
     cumulative.axhline(95, color="#999999", linestyle=":", linewidth=1)
@@ -99,7 +99,7 @@ def latency_distribution(judged: Sequence[Judged], p95_ms: float) -> bytes:
     cumulative.legend(loc="lower right", frameon=False, fontsize=9)
     histogram.set_ylabel("requests")
     histogram.legend(loc="upper right", frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def route_mix(judged: Sequence[Judged]) -> bytes:
@@ -125,17 +125,18 @@ def route_mix(judged: Sequence[Judged]) -> bytes:
     axes.set_xticks(range(0, 101, 20))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("% of requests")
-    return _png(figure)
+    return png(figure)
 
 
 def _figure(height_inches: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     return figure, axes
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """The look that all figures share."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -159,19 +160,20 @@ def _colours(good: Sequence[Judged]) -> dict[str, str]:
 
 
 def _named(variant: str) -> str:
-    return "answered" if variant == UNKNOWN else _literal(variant)
+    return "answered" if variant == UNKNOWN else literal(variant)
 
 
 def _route(variant: str, reason: str) -> str:
-    return _named(variant) if reason == UNKNOWN else f"{_named(variant)}: {_literal(reason)}"
+    return _named(variant) if reason == UNKNOWN else f"{_named(variant)}: {literal(reason)}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text of the endpoint's as it is: without it, a dollar sign would start a formula."""
     return text[:60].replace("$", r"\$")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a file, with plain numbers on its logarithmic axes."""
     for axes in figure.axes:
         for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
             if scale == "log":

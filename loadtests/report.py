@@ -15,11 +15,15 @@ from typing import Any
 from loadtests.open_loop import Plan
 from loadtests.payloads import RequestOptions
 from loadtests.summary import UNKNOWN, Judged, Objective, Summary
+from loadtests.timeline import Window, timeline, violations
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `started_at`: ISO 8601 with offset; `options`: what was asked of the endpoint."""
+    """A finished run. `started_at`: ISO 8601 with offset; `options`: what was asked of the endpoint.
+
+    `replicas`: running ones of each deployment at so many seconds of the measured time, where Ray was asked.
+    """
 
     url: str
     model: str
@@ -32,6 +36,7 @@ class Run:
     plan: Plan
     objective: Objective
     summary: Summary
+    replicas: tuple[tuple[float, dict[str, int]], ...] = ()
 
     @property
     def met(self) -> bool:
@@ -42,10 +47,23 @@ def write_report(run: Run, judged: Sequence[Judged], folder: Path) -> tuple[Path
     """Write slo.json and slo.html into `folder`; returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     json_file, html_file = folder / "slo.json", folder / "slo.html"
-    facts = {"met": run.met, **asdict(run), "machine": machine(), "versions": versions()}
+    windows = timeline(judged, run.plan.duration_s, run.objective.p95_ms)
+    facts = {
+        "met": run.met,
+        **asdict(run),
+        "goodput": _goodput(run, judged),
+        "timeline": [asdict(window) for window in windows],
+        "machine": machine(),
+        "versions": versions(),
+    }
     json_file.write_text(json.dumps(_finite(facts), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    html_file.write_text(html(run, judged), encoding="utf-8")
+    html_file.write_text(html(run, judged, windows), encoding="utf-8")
     return json_file, html_file
+
+
+def _goodput(run: Run, judged: Sequence[Judged]) -> float:
+    """Answers within the objective, a second of the plan."""
+    return (len(judged) - violations(judged, run.objective.p95_ms)) / run.plan.duration_s
 
 
 def machine() -> dict[str, Any]:
@@ -106,12 +124,14 @@ def table(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-def html(run: Run, judged: Sequence[Judged]) -> str:
+def html(run: Run, judged: Sequence[Judged], windows: Sequence[Window]) -> str:
     """A page that needs no other file and no network; everything the endpoint said is escaped."""
     from loadtests.figures import latency_by_time, latency_distribution, route_mix
+    from loadtests.time_figures import by_time
 
     figures = [
-        ("Latency over time", latency_by_time(judged, run.objective.p95_ms)),
+        ("Second by second", by_time(windows, run.objective.p95_ms, run.replicas)),
+        ("Every request", latency_by_time(judged, run.objective.p95_ms)),
         ("Latency distribution", latency_distribution(judged, run.objective.p95_ms)),
         ("Who answered, and why", route_mix(judged)),
     ]
@@ -141,7 +161,7 @@ def html(run: Run, judged: Sequence[Judged]) -> str:
         verdict=verdict,
         tone="met" if run.met else "missed",
         words=escape(words),
-        result=_rows(table(run)),
+        result=_rows([*table(run), _goodput_row(run, judged)]),
         variants=_variant_table(run.summary),
         figures="".join(
             f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{b64encode(png).decode()}">'
@@ -150,6 +170,12 @@ def html(run: Run, judged: Sequence[Judged]) -> str:
         setting=_rows(setting),
         command=escape(run.command),
     )
+
+
+def _goodput_row(run: Run, judged: Sequence[Judged]) -> tuple[str, str]:
+    missed = violations(judged, run.objective.p95_ms)
+    words = f"{_goodput(run, judged):,.1f}/s answered within {run.objective.p95_ms:g} ms"
+    return "goodput", f"{words}; {missed:,} requests ({missed / len(judged):.2%}) late, failed or shed"
 
 
 def _rate_words(plan: Plan) -> str:

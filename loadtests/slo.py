@@ -15,6 +15,7 @@ from loadtests.endpoint import EndpointError, check_url, model_metadata
 from loadtests.open_loop import MAX_IN_FLIGHT, Outcome, Plan, open_transport, run_open_loop
 from loadtests.payloads import InferRequest, RequestOptions, infer_requests
 from loadtests.progress import showing
+from loadtests.replicas import watching
 from loadtests.report import Run, table, write_report
 from loadtests.samples import samples_for
 from loadtests.shapes import SHAPE_NAMES
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     objective.add_argument("--p95-ms", type=float, required=True, metavar="MS", help="failed requests never arrive")
     objective.add_argument("--max-error-rate", type=float, default=0.0, metavar="SHARE", help="0 to 1 (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: loadtests/reports/<timestamp>")
+    parser.add_argument("--dashboard", metavar="URL", help="Ray's dashboard, to show the replicas by time")
     parser.add_argument("--allow-remote", action="store_true", help="load an address that is not loopback")
     return parser
 
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace, command: str) -> int:
     url = check_url(arguments.url, arguments.allow_remote)
+    if arguments.dashboard:
+        check_url(arguments.dashboard, arguments.allow_remote)
     target = url
     if arguments.grpc:
         target = "grpc" + check_url(f"http://{arguments.grpc}", arguments.allow_remote).removeprefix("http")
@@ -106,7 +110,7 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     try_one(target, requests[0], plan.timeout_s)
 
     now = datetime.now(UTC)
-    with showing(plan) as on_progress:
+    with showing(plan) as on_progress, watching(arguments.dashboard) as replicas:
         outcomes: list[Outcome] = run_open_loop(target, requests, plan, on_progress)
     if not outcomes:
         raise ValueError(f"no arrival fell into {plan.duration_s:g} s at {plan.rate:g}/s; run for longer")
@@ -123,6 +127,7 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
         plan=plan,
         objective=objective,
         summary=summarize(outcomes, judged, plan.duration_s),
+        replicas=tuple(replicas.since(plan.warmup_s)),
     )
     folder = arguments.out or Path("loadtests/reports") / now.strftime("%Y%m%d-%H%M%S")
     files = write_report(run, judged, folder)

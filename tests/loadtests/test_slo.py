@@ -44,10 +44,13 @@ def test_report_is_complete_and_needs_no_other_file(endpoint: Any, tmp_path: Pat
     assert facts["command"].startswith("python -m loadtests.slo --url")
     page = (tmp_path / "slo.html").read_text()
     figures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(figures) == 3
+    assert len(figures) == 4
     assert all(b64decode(figure).startswith(b"\x89PNG") for figure in figures)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "Objective met" in page and "digits.endpoint/1" in page
+    (window,) = facts["timeline"]
+    assert window["requests"] == window["good"] == facts["summary"]["requests"]
+    assert facts["goodput"] == pytest.approx(window["good"] / 0.5)
 
 
 def test_what_the_endpoint_says_is_shown_as_text(endpoint: Any, tmp_path: Path) -> None:
