@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from apps.batcher import Batcher, BatchLimits
+from apps.metered import CountedAs
 from optimization.runner import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, Encoder, Encoding, TextEncoding
@@ -25,7 +26,7 @@ Batching = Literal["tandem", "ray"]
 class ModelSource:
     """What a replica needs to load its model by itself; small enough to be sent to it.
 
-    `batching` "ray" leaves the batches to Serve's own timer, for comparison.
+    `batching` "ray" leaves the batches to Serve's own timer, for comparison. `counted_as` None counts nothing.
     """
 
     version: Version
@@ -34,6 +35,7 @@ class ModelSource:
     limits: BatchLimits
     threads: int
     batching: Batching = "tandem"
+    counted_as: CountedAs | None = None
 
     def fetch(self) -> Artifact:
         """The verified Artifact; raises RegistryError or ArtifactError.

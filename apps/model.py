@@ -11,6 +11,7 @@ from ray import serve
 from apps.batcher import Batcher, Job
 from apps.exchange import Answered, Call, Ready, Reply
 from apps.load import Batching, ModelSource, open_batcher
+from apps.metered import export_batcher
 from apps.refusal import Refused, RefusedError
 from training.encoding import Array
 
@@ -27,6 +28,8 @@ class Model:
 
     def __init__(self, source: ModelSource) -> None:
         self._stand_on(open_batcher(source.fetch(), source), source.batching, source.limits.max_batch_rows)
+        if source.counted_as is not None:
+            export_batcher(self._batcher, source.counted_as)
 
     def _stand_on(self, batcher: Batcher, batching: Batching, max_batch_rows: int) -> None:
         self._batcher = batcher
