@@ -191,6 +191,8 @@ class Launch:
             "Logs": str(self.cluster.log_dir),
         }
         print_addresses(console, addresses, curl)
+        for note in self.cluster.ray.front.notes:
+            console.print(f"[yellow]! {escape(note)}[/yellow]", highlight=False, soft_wrap=True)
 
     def _run(self, title: str, command: Sequence[str], log_name: str, *, check: bool = True) -> int:
         return self.stages.run(

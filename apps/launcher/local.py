@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from apps.launcher.front import FrontEnd
 from apps.launcher.ports import LOOPBACK, reserve, reserve_block
 from apps.launcher.process import Process, wait_for_url
 
@@ -60,6 +61,7 @@ class RayHead:
         self._log_dir = log_dir
         # Not the system's TMPDIR: with macOS's long one the socket paths would not fit.
         self.temp_dir = Path(tempfile.mkdtemp(prefix="tandem-", dir="/tmp"))
+        self.front = FrontEnd(self.temp_dir, env)
         fixed = (*_PORT_FLAGS, *_PORT_VARIABLES)
         block = reserve_block(len(fixed) + _WORKER_PORTS)
         dashboard = reserve(dashboard_port)
@@ -93,6 +95,7 @@ class RayHead:
             ],
             env={
                 **env,
+                **self.front.environment,
                 **{name: str(ports[name]) for name in _PORT_VARIABLES},
                 # Ray Train's actors ask the dashboard, and would look for one among all clusters of this machine.
                 "RAY_API_SERVER_ADDRESS": self.dashboard_url,
@@ -124,6 +127,7 @@ class RayHead:
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(session_logs, kept, symlinks=True, ignore_dangling_symlinks=True)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
+        self.front.release()
         for reservation in self._reservations:
             reservation.release()
 
@@ -189,6 +193,8 @@ class LocalCluster:
         self.ray = RayHead(self.log_dir, env, num_cpus=num_cpus or default_num_cpus(), num_gpus=num_gpus)
         self.environment = {
             **env,
+            # A driver that calls the endpoint's deployments must speak as they do.
+            **self.ray.front.environment,
             "RAY_ADDRESS": self.ray.address,
             "RAY_DASHBOARD_ADDRESS": self.ray.dashboard_url,
             "RAY_API_SERVER_ADDRESS": self.ray.dashboard_url,

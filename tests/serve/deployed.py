@@ -31,13 +31,25 @@ class Deployed:
         return [replica for replica in details["replicas"] if replica["state"] == "RUNNING"]
 
 
-def deploy(cluster: LocalCluster, folder: Path, port: int, name: str, args: dict[str, Any]) -> Deployed:
-    """Deploy the shipped serve_config.yaml with other `args`, and wait until it serves."""
+def deploy(
+    cluster: LocalCluster,
+    folder: Path,
+    port: int,
+    name: str,
+    args: dict[str, Any],
+    deployments: dict[str, dict[str, Any]] | None = None,
+) -> Deployed:
+    """Deploy the shipped serve_config.yaml with other `args` and settings by deployment; wait until it serves."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["http_options"]["port"] = port
     (application,) = config["applications"]
     application["name"] = name
     application["args"] = {**args, "cache_dir": str(cluster.cache_dir)}
+    for deployment in application["deployments"]:
+        settings = (deployments or {}).get(deployment["name"], {})
+        if "num_replicas" in settings:
+            deployment.pop("autoscaling_config", None)
+        deployment.update(settings)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = deploy_command(path, cluster.ray.dashboard_url)
@@ -45,6 +57,23 @@ def deploy(cluster: LocalCluster, folder: Path, port: int, name: str, args: dict
     url = f"http://127.0.0.1:{port}"
     wait_until_running(cluster.ray.dashboard_url, name, url, timeout_s=120, note=lambda state: None)
     return Deployed(cluster, url, name)
+
+
+def serve_nothing(cluster: LocalCluster, port: int) -> None:
+    """Start Ray Serve without an application: its front end alone."""
+    options = {"http_options": {"host": "127.0.0.1", "port": port}, "proxy_location": "HeadOnly", "applications": []}
+    dashboard = cluster.ray.dashboard_url
+    answer = httpx.put(f"{dashboard}/api/serve/applications/", json=options, trust_env=False, timeout=60)
+    answer.raise_for_status()
+    until(lambda: answers(f"http://127.0.0.1:{port}/-/healthz"), 60, "the front end answers")
+
+
+def answers(url: str) -> bool:
+    try:
+        httpx.get(url, trust_env=False, timeout=10)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

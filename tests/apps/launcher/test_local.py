@@ -12,7 +12,11 @@ import httpx
 import psutil
 import pytest
 
+from apps.launcher.haproxy import find_binary
 from apps.launcher.local import ROOT, LocalCluster, base_environment, default_num_cpus
+from apps.launcher.ports import free_block, is_free
+from apps.up import InUseError, check_port
+from tests.serve.deployed import serve_nothing
 
 
 def processes_mentioning(*texts):
@@ -66,9 +70,16 @@ def test_both_servers_answer_inside_the_block_and_are_gone_after_it(tmp_path):
         family = psutil.Process().children(recursive=True)
         names = {process.name() for process in family}
         assert {"gcs_server", "raylet"} <= names
+        port = free_block(1)
+        serve_nothing(cluster, port)
+        holder = "HAProxy" if find_binary() else "Ray"
+        with pytest.raises(InUseError, match=f"Port {port} is taken by {holder}"):
+            check_port(port)
+        family = psutil.Process().children(recursive=True)
         assert listeners_off_loopback(family) == []
     assert [process for process in family if is_alive(process)] == []
     assert processes_mentioning(str(cluster.ray.temp_dir), str(tmp_path)) == []
+    assert is_free(port)
     assert not cluster.ray.temp_dir.exists()
     assert (tmp_path / "mlflow.db").exists()
     assert (tmp_path / "logs" / "ray" / "gcs_server.out").exists()
@@ -94,10 +105,13 @@ def listeners_off_loopback(processes):
 
 @pytest.mark.long
 def test_a_killed_parent_takes_the_cluster_with_it(tmp_path):
+    port = free_block(1)
     script = f"""
 import pathlib, time
 from apps.launcher.local import LocalCluster
+from tests.serve.deployed import serve_nothing
 with LocalCluster(pathlib.Path({str(tmp_path)!r}), num_cpus=2) as cluster:
+    serve_nothing(cluster, {port})
     print(cluster.ray.temp_dir, flush=True)
     time.sleep(600)
 """
@@ -111,5 +125,6 @@ with LocalCluster(pathlib.Path({str(tmp_path)!r}), num_cpus=2) as cluster:
     deadline = time.monotonic() + 30.0
     while (left := processes_mentioning(temp_dir, str(tmp_path))) and time.monotonic() < deadline:
         time.sleep(0.5)
+    assert is_free(port)
     shutil.rmtree(temp_dir, ignore_errors=True)
     assert left == []
