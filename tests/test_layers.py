@@ -8,6 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("loadtests", "apps", "optimization", "training")
+# Programs that run as processes beside the product, in environments of their own: other servers, compared with ours.
+COMPARED = "loadtests/peers/servers/"
 # What each package may import of ours: only what lies below it.
 BELOW = {
     "loadtests": set(),
@@ -112,7 +114,11 @@ def _is_within(name: str, prefix: str) -> bool:
 
 
 def _users(prefix: str) -> set[str]:
-    return {path for path, tree in _modules().items() if any(_is_within(name, prefix) for name in _imported(tree))}
+    return {
+        path
+        for path, tree in _modules().items()
+        if not path.startswith(COMPARED) and any(_is_within(name, prefix) for name in _imported(tree))
+    }
 
 
 def _loaded_with(path: str, seen: set[str] | None = None) -> dict[str, str]:

@@ -1,0 +1,57 @@
+"""CPU seconds of a server and its client, by the part that their processes play."""
+
+import re
+import resource
+from collections import defaultdict
+from collections.abc import Mapping
+
+# The first pattern that a process's name and command line contain says its part.
+_PARTS = (
+    ("haproxy", r"haproxy"),
+    ("ingress replica", r"ServeReplica:[^ ]*:(Ingress|Echo)"),
+    ("model replica", r"ServeReplica:[^ ]*:(Model|Teacher|Student)"),
+    ("Serve controller", r"ServeController"),
+    ("Serve proxy", r"(ProxyActor|HAProxyManager)"),
+    ("raylet and GCS", r"(raylet|gcs_server|plasma)"),
+    ("Ray agents", r"(ray/dashboard|runtime_env|log_monitor|ray::|ray/_private|ray start|autoscaler)"),
+    ("MLflow", r"mlflow"),
+    ("Triton", r"tritonserver"),
+    ("mosec's front end", r"mosec.*/bin/mosec"),
+)
+_MAIN, _CHILDREN = "server", "its workers"
+
+
+def seconds_by_part(pid: int) -> dict[str, float]:
+    """User and system seconds so far of the process `pid` and all that descend from it."""
+    parts: defaultdict[str, float] = defaultdict(float)
+    for part, seconds in seconds_by_pid(pid).values():
+        parts[part] += seconds
+    return dict(parts)
+
+
+def seconds_by_pid(pid: int) -> dict[int, tuple[str, float]]:
+    """The same by process id, with the part that the process plays."""
+    import psutil
+
+    found = {}
+    for process in [(root := psutil.Process(pid)), *root.children(recursive=True)]:
+        try:
+            said = f"{process.name()} {' '.join(process.cmdline())}"
+            times = process.cpu_times()
+        except psutil.Error:  # gone, or one that this user may not look at
+            continue
+        part = next((part for part, pattern in _PARTS if re.search(pattern, said)), None)
+        found[process.pid] = (part or (_MAIN if process.pid == pid else _CHILDREN), times.user + times.system)
+    return found
+
+
+def client_seconds() -> float:
+    """Seconds of the processes that this one started and has waited for: the clients, never the servers."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Seconds between two looks, largest first; parts that took less than a hundredth are left out."""
+    gone = {part: seconds - before.get(part, 0.0) for part, seconds in after.items()}
+    return dict(sorted(((part, s) for part, s in gone.items() if s >= 0.01), key=lambda item: -item[1]))
