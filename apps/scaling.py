@@ -97,12 +97,13 @@ class Costs:
 class Demand:
     """What a deployment's replicas said of the recent past, all of them together.
 
-    `costs` is None where they have no model of their own, or have not told yet; `loop_busy` is the sum of their event
-    loops' shares. `ongoing` is Ray's count of requests that run or wait, which is all that is known without reports.
+    `costs` is None where they have no model of their own, or have not told yet; `arrived_per_s` is None where they do
+    not count. `loop_busy` is the sum of their event loops' shares. `ongoing` is Ray's count of requests that run or
+    wait, which is all that is known without reports.
     """
 
     reporting: int
-    arrived_per_s: float = 0.0
+    arrived_per_s: float | None = None
     refused_per_s: float = 0.0
     costs: Costs | None = None
     loop_busy: float = 0.0
@@ -121,16 +122,16 @@ class Replicas:
 
 
 def needed(demand: Demand, objective: Objective, highest: int) -> int:
-    """The fewest replicas, up to `highest`, that are predicted to keep the objective; 0 where nothing arrives.
+    """The fewest replicas, up to `highest`, that are predicted to keep the objective; 0 where no row arrives.
 
     Where not even an idle replica would keep `p95_ms`, more of them cannot help: only the load counts then.
     """
-    if demand.arrived_per_s <= 0:
+    if demand.arrived_per_s is not None and demand.arrived_per_s <= 0:
         return 0
     # The little that is taken off: a sum of shares may end a hair above the number that it stands for.
     by_loop = max(1, math.ceil(demand.loop_busy / objective.loop_busy - 1e-9))
     costs = demand.costs
-    if costs is None:
+    if costs is None or demand.arrived_per_s is None:
         return min(by_loop, highest)
     attainable = costs.p95_ms(0.0) <= objective.p95_ms
     for count in range(by_loop, highest):
@@ -152,7 +153,7 @@ def decide(demand: Demand, replicas: Replicas, objective: Objective, steps: Step
         near = max(replicas.target - steps.down, min(wanted, replicas.target + steps.up))
         return _bounded(near, replicas)
     up = needed(demand, objective, replicas.highest)
-    if demand.refused_per_s > objective.refused * demand.arrived_per_s:
+    if demand.refused_per_s > objective.refused * (demand.arrived_per_s or 0.0):
         up = max(up, replicas.running + 1)
     if up > replicas.target:
         return _bounded(min(up, replicas.target + steps.up), replicas)
@@ -180,7 +181,7 @@ def read_demand(metrics: Mapping[str, Mapping[Any, float]], ongoing: float) -> D
         )
     return Demand(
         reporting=len(busy),
-        arrived_per_s=sum(metrics.get("arrived_per_s", {}).values()),
+        arrived_per_s=sum(metrics["arrived_per_s"].values()) if "arrived_per_s" in metrics else None,
         refused_per_s=sum(metrics.get("refused_per_s", {}).values()),
         costs=costs,
         loop_busy=sum(busy.values()),

@@ -68,7 +68,8 @@ def test_an_objective_out_of_reach_asks_for_no_more_than_the_load_needs():
 
 
 def test_a_busy_event_loop_asks_for_replicas_though_there_is_no_model():
-    assert needed(Demand(reporting=2, arrived_per_s=900, loop_busy=1.8), OBJECTIVE, 20) == 3
+    assert needed(Demand(reporting=2, loop_busy=1.8), OBJECTIVE, 20) == 3
+    assert needed(Demand(reporting=2, loop_busy=0.01), OBJECTIVE, 20) == 1
 
 
 def test_rows_that_are_refused_count_as_load_and_ask_for_one_more_whatever_is_predicted():
@@ -86,8 +87,9 @@ def test_a_move_is_no_larger_than_a_step():
 
 def test_bounds_hold():
     assert asked(load(10_000), running=5) == 5
-    assert asked(Demand(reporting=1), running=1) == 1
-    assert asked(Demand(reporting=1), running=1, lowest=0) == 0
+    assert asked(load(0), running=1) == 1
+    assert asked(load(0), running=1, lowest=0) == 0
+    assert asked(Demand(reporting=1), running=1, lowest=0) == 1
 
 
 def test_within_the_cooldown_nothing_moves():

@@ -3,7 +3,6 @@
 It needs no core while it sleeps, so that a machine with two can show three of them at work.
 """
 
-import asyncio
 import time
 from unittest.mock import patch
 
@@ -13,8 +12,7 @@ import apps.load
 from apps.args import AppArgs
 from apps.graph import build as build_graph
 from apps.model import Model
-from apps.refusal import Refused
-from apps.scaling_signals import Signals, costs
+from apps.scaling_signals import ModelSignals
 
 ROW_S = 0.04
 
@@ -37,22 +35,10 @@ class SlowTeacher(Model):
     def __init__(self, source):
         with patch("apps.load.open_runner", _open_slow(apps.load.open_runner)):
             super().__init__(source)
-        self._signals = Signals()
-        self._most = source.limits.max_batch_rows
+        self._signals = ModelSignals(self._batcher, self._batcher._waiting.call_s, source.limits.max_batch_rows)
 
-    async def infer(self, rows_B, timeout_s):
-        self._signals.arrived(len(rows_B))
-        try:
-            outcome = await super().infer(rows_B, timeout_s)
-        except asyncio.CancelledError:
-            self._signals.refused(len(rows_B))
-            raise
-        if isinstance(outcome, Refused):
-            self._signals.refused(len(rows_B))
-        return outcome
-
-    def record_autoscaling_stats(self):
-        return {**self._signals.read(), **costs(self._batcher._pace.seconds, self._most)}
+    async def record_autoscaling_stats(self):
+        return self._signals.read()
 
 
 def _open_slow(open_runner):
