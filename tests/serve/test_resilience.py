@@ -179,6 +179,8 @@ def test_a_killed_teacher_loses_no_request_and_comes_back(served):
         back_s = time.monotonic()
         until(lambda: load.reasons_since(back_s)[escalated] > 20, 30, "the teacher answers again")
     assert load.failures() == []
+    stood_in = {f"confident,fallback:{why}" for why in ("timeout", "unavailable")}
+    assert set(load.reasons_since(0)) <= {escalated, *stood_in}
 
 
 def test_a_killed_ingress_replica_loses_no_request_that_haproxy_can_send_again(served):

@@ -1,8 +1,6 @@
 """Tiny Releases from a real registry, served by the real graph on a real cluster."""
 
 import json
-import os
-import signal
 import threading
 import time
 from collections import Counter
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 
 from optimization.runner import open_runner
-from tests.serve.deployed import deploy, until
+from tests.serve.deployed import deploy
 from tests.tiny import SURE, UNSURE, logits, publish_release
 from training.artifact import load_artifact
 from training.registry import Registry
@@ -114,7 +112,7 @@ class Load:
     """Sends requests of one sure and one unsure row from several threads until it is stopped."""
 
     def __init__(self, served, threads=3):
-        self.answers = []
+        self.statuses = Counter()
         self._served = served
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
@@ -124,8 +122,7 @@ class Load:
         with self._served.client() as client:
             while not self._stop.is_set():
                 response = client.post(PATH, content=content)
-                reason = response.json().get("parameters", {}).get("reason", "")
-                self.answers.append((time.monotonic(), response.status_code, reason))
+                self.statuses[response.status_code] += 1
                 time.sleep(0.01)
 
     def __enter__(self):
@@ -138,34 +135,6 @@ class Load:
         for thread in self._threads:
             thread.join(60)
 
-    def statuses(self):
-        return Counter(status for _, status, _ in self.answers)
-
-    def reasons_since(self, moment):
-        return Counter(reason for at, _, reason in list(self.answers) if at > moment)
-
-
-def test_killing_the_teacher_under_load_loses_no_request_and_it_comes_back(served):
-    escalated = "confident,escalated"
-    with Load(served) as load:
-        until(lambda: load.reasons_since(0)[escalated] > 20, 30, "the teacher answers")
-        (replica,) = served.replicas("Teacher")
-        killed = time.monotonic()
-        os.kill(replica["pid"], signal.SIGKILL)
-        until(lambda: any("fallback" in reason for reason in load.reasons_since(killed)), 30, "the student stands in")
-        until(
-            lambda: any(other["pid"] != replica["pid"] for other in served.replicas("Teacher")),
-            120,
-            "another teacher replica runs",
-        )
-        back = time.monotonic()
-        until(lambda: load.reasons_since(back)[escalated] > 20, 30, "the teacher answers again")
-    assert set(load.statuses()) == {200}
-    assert set(load.reasons_since(0)) <= {
-        escalated,
-        *(f"confident,fallback:{why}" for why in ("timeout", "unavailable")),
-    }
-
 
 @pytest.fixture(scope="module")
 def split(cluster, serve_port, served, tmp_path_factory):
@@ -174,7 +143,7 @@ def split(cluster, serve_port, served, tmp_path_factory):
     args = {"model": "tiny", "deadline_ms": DEADLINE_MS, "releases": releases}
     with Load(served) as load:
         redeployed = deploy(cluster, tmp_path_factory.mktemp("split"), serve_port, "tiny", args)
-    return redeployed, load.statuses()
+    return redeployed, load.statuses
 
 
 def test_a_redeployment_under_load_loses_no_request(split):

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -24,6 +25,11 @@ class Cluster:
 
     state_dir: Path
     tracking_uri: str = "http://127.0.0.1:1"
+
+    @property
+    def ray(self):
+        front = SimpleNamespace(notes=["served by a [slower] front end"])
+        return SimpleNamespace(dashboard_url="http://127.0.0.1:8265", front=front)
 
     @property
     def log_dir(self):
@@ -64,6 +70,12 @@ def test_a_registry_that_does_not_answer_is_not_waited_for_for_ever(launch):
     silent = with_program(replace(launch, registry_timeout_s=0.2), "champion", "import time; time.sleep(60)")
     with pytest.raises(ProcessError, match=r"127.0.0.1:1 did not answer within(?s:.*)MLFLOW_TRACKING_URI"):
         silent.find_champion()
+
+
+def test_what_is_not_as_it_should_be_is_said_with_the_addresses(launch):
+    launch.show(Champion("digits.endpoint@3"), "curl it")
+    assert "! served by a [slower] front end" in said(launch)
+    assert "http://127.0.0.1:8265" in said(launch)
 
 
 def load_test(launch, status, writes=True):
