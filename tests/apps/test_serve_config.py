@@ -28,8 +28,9 @@ def refusal(config):
     return str(error.value)
 
 
-def test_the_shipped_config_is_right(config):
-    check(config)
+@pytest.mark.parametrize("path", ["serve_config.yaml", "deploy/serve_config.yaml"])
+def test_the_shipped_configs_are_right(path):
+    check(yaml.safe_load((SHIPPED.parent / path).read_text()))
 
 
 def test_a_misspelled_key_of_the_autoscaling_is_named_with_the_right_one(config, teacher):
