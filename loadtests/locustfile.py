@@ -2,7 +2,7 @@
 
     locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 20s --host http://127.0.0.1:8000
 
-With --shape step, spike, ramp or diurnal the users go from --base-users up to -u and back over -t.
+With --shape step, spike, ramp, diurnal or drop the users go from --base-users up to -u and back over -t.
 
 The exit code is 1 when p95 exceeds --p95-ms or a request failed, 2 when the endpoint cannot be loaded. Locust's users
 wait for each answer before they go on, so a stall is charged to few requests: `python -m loadtests.slo` is the

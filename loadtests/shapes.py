@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-ShapeName = Literal["steady", "step", "spike", "ramp", "diurnal"]
+ShapeName = Literal["steady", "step", "spike", "ramp", "diurnal", "drop"]
 SHAPE_NAMES: tuple[ShapeName, ...] = get_args(ShapeName)
 
 # From how much of the time has passed to how high the load stands, both 0 to 1: 0 is the base, 1 the peak.
@@ -21,6 +21,8 @@ HEIGHT_OF: dict[ShapeName, Callable[[float], float]] = {
     "ramp": lambda passed: passed,
     # One day from one night to the next.
     "diurnal": lambda passed: (1 - math.cos(2 * math.pi * passed)) / 2,
+    # Six sevenths at the peak, the rest at the base: how soon is all as it was?
+    "drop": lambda passed: float(passed < 6 / 7),
 }
 # Fine enough that a spike's edges lie within 0.01 % of the time.
 GRID_POINTS = 10_001

@@ -53,7 +53,11 @@ class Diurnal(UserShape):
     name = "diurnal"
 
 
-SHAPES: dict[str, type[UserShape]] = {shape.name: shape for shape in (Steady, Step, Spike, Ramp, Diurnal)}
+class Drop(UserShape):
+    name = "drop"
+
+
+SHAPES: dict[str, type[UserShape]] = {shape.name: shape for shape in (Steady, Step, Spike, Ramp, Diurnal, Drop)}
 
 
 def user_shape(name: ShapeName, options: Namespace) -> Shape:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from loadtests.summary import Judged
-from loadtests.timeline import Window, seconds_until, timeline, violations
+from loadtests.timeline import Window, seconds_until_calm, timeline, violations
 
 
 def answered(at_s: float, latency_ms: float, reason: str = "confident", correct: int = 1) -> Judged:
@@ -50,7 +50,13 @@ def second(start_s: float, *reasons: str) -> Window:
 def test_time_until_routing_is_normal_ends_with_the_last_fallback() -> None:
     calm, troubled = ("confident", "escalated"), ("confident", "fallback:overload")
     run = [second(58, *troubled), *(second(at, *troubled) for at in (60, 61)), second(62, *calm), second(63, *calm)]
-    assert seconds_until(run, 60, CALM) == 2
-    assert seconds_until(run[3:], 60, CALM) == 0
-    assert seconds_until(run[:3], 60, CALM) == math.inf
-    assert seconds_until(run, 60.5, CALM) == pytest.approx(1.5)
+    assert seconds_until_calm(run, 60, CALM) == 2
+    assert seconds_until_calm(run[3:], 60, CALM) == 0
+    assert seconds_until_calm(run[:3], 60, CALM) == math.inf
+    assert seconds_until_calm(run, 60.5, CALM) == pytest.approx(1.5)
+
+
+def test_one_fallback_among_many_is_calm() -> None:
+    run = [second(60, *["confident"] * 39, "fallback:overload"), second(61, *["confident"] * 40)]
+    assert seconds_until_calm(run, 60, CALM) == 0
+    assert seconds_until_calm(run, 60, CALM, tolerance=0.01) == 1
