@@ -1,6 +1,7 @@
 """The compared servers: how each is installed, started and asked, and the settings that it was given.
 
-In `command`, `files` and `env` stand {python} and {bin} (of the server's environment), {model}, {port} and {folder}.
+In `command`, `files` and `env` stand {python} and {bin} (of the server's environment), {libraries} (of that Python),
+{model}, {folder}, {port} and {port_1} to {port_3}.
 """
 
 import json
@@ -167,7 +168,8 @@ PEERS = (
         _V2_WIRES,
         "max_batch_size 32, dynamic batcher with a queue delay of 1 ms, one instance",
         package="pytriton",
-        env={"PYTRITON_HOME": "{folder}"},
+        # Triton loads libpython by itself: it has to be that of the environment's own Python.
+        env={"PYTRITON_HOME": "{folder}", "LD_LIBRARY_PATH": "{libraries}"},
     ),
     Peer(
         "mosec",

@@ -1,5 +1,6 @@
 """CPU seconds of a server and its client, by the part that their processes play."""
 
+import os
 import re
 import resource
 from collections import defaultdict
@@ -49,6 +50,17 @@ def client_seconds() -> float:
     """Seconds of the processes that this one started and has waited for: the clients, never the servers."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def busy_seconds() -> float:
+    """Seconds so far in which the cores that this process may use did anything, for whomever."""
+    import psutil
+
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(psutil.cpu_count())
+    times = psutil.cpu_times(percpu=True)
+    # Idle time apart, and guests' time, which is counted in the user's too.
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return sum(seconds for core in cores for name, seconds in times[core]._asdict().items() if name not in idle)
 
 
 def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -126,6 +126,13 @@ def _conditions(results: Results) -> list[str]:
         ]
         for peer in measured
     ]
+    others = results.others_share()
+    quiet = ""
+    if others is not None:
+        quiet = (
+            f"Other processes of the machine took {others.median:.0%} of the cores' time in the median measurement and "
+            f"{others.high:.0%} in the worst: above a few percent, run it again on a quiet machine.\n\n"
+        )
     left_out = [f"- {name}: not measured. {reason.strip()}" for name, reason in results.skipped.items()]
     plan = about["plan"]
     return [
@@ -138,7 +145,7 @@ def _conditions(results: Results) -> list[str]:
         "thread, one worker each.",
         _table(["server", "requests", "settings", "versions"], rows),
         *(["\n".join(left_out)] if left_out else []),
-        f"Started {about['started_at']} with `{about['command']}`.",
+        f"{quiet}Started {about['started_at']} with `{about['command']}`.",
     ]
 
 

@@ -79,6 +79,12 @@ class Results:
         shares = {part: statistics.median(_us(sample, part) for sample in found) for part in parts}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
+    def others_share(self) -> Spread | None:
+        """Share of the cores' time that went to neither server nor client, over all measurements."""
+        cores = self.about["machine"]["cores_used"]
+        found = [sample.others_cpu_s / (cores * sample.load.seconds) for sample in self.samples if sample.load]
+        return Spread.of(found) if found else None
+
 
 def _us(sample: Sample, part: str) -> float:
     assert sample.load is not None

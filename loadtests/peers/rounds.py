@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from loadtests.peers.catalog import KINDS, SERVERS, Peer
 from loadtests.peers.client import Client, ClientError, Load
-from loadtests.peers.cpu import client_seconds, seconds_by_part, spent
+from loadtests.peers.cpu import busy_seconds, client_seconds, seconds_by_part, spent
 from loadtests.peers.environments import python_of
 from loadtests.peers.process import ServerError, ServerProcess, free_ports
 from loadtests.peers.wire import Post, Wire, WireError
@@ -43,7 +44,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement; `load` is None where there is no server. `cpu_s`: CPU seconds meanwhile, by process."""
+    """One measurement; `load` is None where there is no server. `cpu_s`: CPU seconds meanwhile, by process.
+
+    `others_cpu_s` were taken from the same cores by what belongs to neither server nor client.
+    """
 
     server: str
     kind: str
@@ -52,6 +56,7 @@ class Sample:
     images_per_s: float
     load: Load | None = None
     cpu_s: Mapping[str, float] = field(default_factory=dict)
+    others_cpu_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,16 +150,24 @@ class Bench:
         posts: Sequence[Post],
         seconds: float,
     ) -> Sample:
-        before, client_before = seconds_by_part(server.pid), client_seconds()
+        before, client_before, busy_before = seconds_by_part(server.pid), client_seconds(), busy_seconds()
         load = self.client.run(address, posts, connections, seconds)
         cpu_s = {**spent(before, seconds_by_part(server.pid)), "client": client_seconds() - client_before}
+        others_cpu_s = max(0.0, busy_seconds() - busy_before - sum(cpu_s.values()))
         images_per_s = load.requests_per_s * KINDS[kind].rows
-        return Sample(peer.name, kind, connections, number, images_per_s, load, cpu_s)
+        return Sample(peer.name, kind, connections, number, images_per_s, load, cpu_s, others_cpu_s)
 
     def _filled(self, peer: Peer, port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
         """Command and environment with their places filled; writes `peer.files` into `folder`."""
         python = python_of(peer.package, self.environments)
-        places = {"python": python, "bin": python.parent, "model": self.model, "folder": folder, "port": port}
+        places: dict[str, object] = {
+            "python": python,
+            "bin": python.parent,
+            "model": self.model,
+            "folder": folder,
+            "port": port,
+        }
+        places["libraries"] = sysconfig.get_config_var("LIBDIR")
         places |= {f"port_{offset}": port + offset for offset in (1, 2, 3)}
 
         def fill(text: str) -> str:

@@ -27,7 +27,9 @@ def test_a_server_says_how_it_was_set_and_what_it_is_asked(name: str) -> None:
     assert found.wires.keys() <= KINDS.keys()
     assert "image" in found.wires
     places = set(re.findall(r"\{(\w+)\}", " ".join([*found.command, *found.env.values(), *found.files.values()])))
-    assert places <= {"python", "bin", "model", "folder", "port", "port_1", "port_2", "port_3"}, asdict(found)
+    assert places <= {"python", "bin", "model", "folder", "libraries", "port", "port_1", "port_2", "port_3"}, asdict(
+        found
+    )
 
 
 def test_an_unknown_server_is_refused_with_those_that_there_are() -> None:
