@@ -35,6 +35,19 @@ SLOW_BATCH = 8
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """About `item_ms` an image, by views of which every second is mirrored if `flip`; the Release becomes `alias`.
+
+    `max_harm` is what the cascade's threshold has to bound: a stricter one sends more to the teacher.
+    """
+
+    item_ms: float = 20.0
+    flip: bool = False
+    max_harm: float = MAX_HARM
+    alias: str = "slow"
+
+
+@dataclass(frozen=True)
 class Slow:
     """What was registered, and what it was found to be."""
 
@@ -44,10 +57,8 @@ class Slow:
     calibration: Calibration
 
 
-def slow_release(
-    registry: Registry, reference: str, item_ms: float, source: Source, cache_dir: Path, alias: str, flip: bool
-) -> Slow:
-    """Register the Release `reference` with its teacher slowed to about `item_ms` an image as `alias`.
+def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Source, cache_dir: Path) -> Slow:
+    """Register the Release `reference` with its teacher slowed down, as `wanted` says.
 
     Raises ValueError where there is no such Release, its teacher is no ONNX graph of images, or the data are others.
     """
@@ -60,9 +71,9 @@ def slow_release(
         raise ValueError(f"{reference}: its teacher is no ONNX graph that reads images, so it has no views")
     task = load_task(teacher.manifest.task, source)
     with tempfile.TemporaryDirectory() as scratch, registry.start_run(task.name, f"slow {reference}", {}) as run:
-        slow, views, took_ms = _slow_down(teacher, item_ms, flip, Path(scratch), task)
-        calibration = _calibrate(slow, student, task)
-        made = registry.publish(task.name, slow.folder, run, {"tandem.views": str(views)})
+        slow, views, took_ms = _slow_down(teacher, wanted, Path(scratch), task)
+        calibration = _calibrate(slow, student, task, wanted.max_harm)
+        made = registry.publish(before.teacher.name, slow.folder, run, {"tandem.views": str(views)})
         release = replace(
             before,
             teacher=VersionRef(made.name, made.number, made.digest),
@@ -74,24 +85,24 @@ def slow_release(
         version = registry.publish(
             endpoint_name(release.model), Path(scratch) / "release", run, {}, identity=RELEASE_FILE
         )
-        registry.promote(version.name, version.number, alias)
+        registry.promote(version.name, version.number, wanted.alias)
     return Slow(version, views, took_ms, calibration)
 
 
-def _slow_down(teacher: Artifact, item_ms: float, flip: bool, folder: Path, task: Task) -> tuple[Artifact, int, float]:
-    """The teacher with the number of views that take `item_ms`, that number, and what one image really takes."""
+def _slow_down(teacher: Artifact, wanted: Wanted, folder: Path, task: Task) -> tuple[Artifact, int, float]:
+    """The teacher with the number of views that take the time wanted, that number, and what one image really takes."""
     content = teacher.model_path.read_bytes()
     rows = task.splits["calibration"].inputs
 
     def write(views: int, name: str) -> tuple[Artifact, float]:
-        made = _write(folder / name, teacher, averaged_over_views(content, views, flip), views)
+        made = _write(folder / name, teacher, averaged_over_views(content, views, wanted.flip), views)
         runner = open_runner(made, THREADS)
         return made, _milliseconds(lambda: runner(rows[:1]))
 
     # Two sizes give the time of a view without that of a call.
     (_, few_ms), (_, more_ms) = write(2, "few"), write(10, "more")
     each_ms = max((more_ms - few_ms) / 8, few_ms / 100)
-    views = max(1, round(2 + (item_ms - few_ms) / each_ms))
+    views = max(1, round(2 + (wanted.item_ms - few_ms) / each_ms))
     made, took_ms = write(views, "slow")
     return made, views, took_ms
 
@@ -124,7 +135,7 @@ def _write(folder: Path, teacher: Artifact, content: bytes, views: int) -> Artif
     )
 
 
-def _calibrate(teacher: Artifact, student: Artifact, task: Task) -> Calibration:
+def _calibrate(teacher: Artifact, student: Artifact, task: Task, max_harm: float) -> Calibration:
     fresh, val = threshold_split(task), task.splits["val"]
     teacher_runner, student_runner = open_runner(teacher, THREADS), open_runner(student, THREADS)
     return calibrate(
@@ -133,7 +144,7 @@ def _calibrate(teacher: Artifact, student: Artifact, task: Task) -> Calibration:
         fresh.labels,
         temperature_logits_MC=predict_in_batches(student_runner, val.inputs),
         temperature_labels_M=val.labels,
-        max_harm=MAX_HARM,
+        max_harm=max_harm,
     )
 
 
@@ -143,19 +154,14 @@ def main() -> None:
     parser.add_argument("--item-ms", type=float, default=20.0, help="what one image is to take (%(default)s)")
     parser.add_argument("--alias", default="slow", help="%(default)s")
     parser.add_argument("--flip", action="store_true", help="mirrored views too: for a set that has no left or right")
+    parser.add_argument("--max-harm", type=float, default=MAX_HARM, help="bounded by the threshold (%(default)s)")
     parser.add_argument("--data-dir", type=absolute_path, help="where the task's own files lie")
     parser.add_argument("--cache-dir", type=absolute_path, default=".tandem/cache")
     arguments = parser.parse_args()
+    wanted = Wanted(arguments.item_ms, arguments.flip, arguments.max_harm, arguments.alias)
     try:
-        slow = slow_release(
-            Registry(),
-            arguments.reference,
-            arguments.item_ms,
-            Source(arguments.data_dir),
-            arguments.cache_dir,
-            arguments.alias,
-            arguments.flip,
-        )
+        source = Source(arguments.data_dir)
+        slow = slow_release(Registry(), arguments.reference, wanted, source, arguments.cache_dir)
     except ValueError as error:
         sys.exit(f"apps.demo.slow_teacher: {error}")
     found = slow.calibration
