@@ -13,6 +13,8 @@ from loadtests.timeline import Window
 PACKAGES = ("ray", "onnxruntime", "aiohttp", "numpy")
 MIN_TEACHER_SHARE, MIN_FEWER_VIOLATIONS, MAX_CALM_AFTER_S = 0.8, 10.0, 5.0
 INF = float("inf")
+# Lies beside the result where that is kept.
+ENDPOINT = "overload.yaml"
 
 
 def write(
@@ -35,7 +37,10 @@ def write(
     (folder / "overload.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for name, items in windows.items():
         (folder / _figure_name(name)).write_bytes(by_time(items, setting.objective_ms))
-    (folder / "overload.md").write_text(markdown(setting, rounds, command), encoding="utf-8")
+    page = markdown(setting, rounds, command)
+    if (folder / ENDPOINT).exists():
+        page += f"\nThe endpoint, and how its Release is made: [{ENDPOINT}]({ENDPOINT}).\n"
+    (folder / "overload.md").write_text(page, encoding="utf-8")
 
 
 def of_arm(rounds: Sequence[Round], arm: str) -> list[ArmResult]:
