@@ -12,6 +12,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 class Breaker:
     """Closed: all pass. Open, after `failures` in a row: none for `open_s`. Then half-open: one passes and decides.
 
+    Timeouts count once nothing has come for `quiet_s`: a model at its limit answers some of its requests too late.
     Whoever was admitted reports exactly one of `succeeded`, `failed`, `inconclusive`. `on_change` is told of each new
     state; half-open begins with the request that is let through.
     """
@@ -20,12 +21,15 @@ class Breaker:
         self,
         failures: int = 3,
         open_s: float = 1.0,
+        quiet_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[BreakerState], None] | None = None,
     ) -> None:
         self.on_change = on_change
         self._limit = failures
         self._open_s = open_s
+        self._quiet_s = quiet_s
+        self._succeeded_at: float | None = None
         self._clock = clock
         self._failures = 0
         self._opened_at: float | None = None
@@ -58,13 +62,15 @@ class Breaker:
         self._failures = 0
         self._opened_at = None
         self._probing = False
+        self._succeeded_at = self._clock()
         self._tell("closed")
 
     def failed(self, reason: RefusalReason) -> None:
         self.last_reason = reason
         self._failures += 1
         self._probing = False
-        if self._failures >= self._limit:
+        quiet = self._succeeded_at is None or self._clock() - self._succeeded_at >= self._quiet_s
+        if self._failures >= self._limit and (quiet or reason != "timeout"):
             self._opened_at = self._clock()
             self._tell("open")
 

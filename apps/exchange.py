@@ -18,10 +18,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """Logits [B, C] and the rows that wait behind them."""
+    """Logits [B, C], the rows that wait behind them, and how long it took over there: the rest is the way."""
 
     logits: Logits
     queue_rows: int
+    spent_s: float = 0.0
 
 
 # A refusal is a value, since exceptions are dear on their way through Ray.

@@ -50,6 +50,31 @@ class _Call:
     task: "asyncio.Task[None] | None" = None
 
 
+class Way:
+    """How long a call takes to a model and back, without the model's own time: a mean and a mean deviation."""
+
+    def __init__(self) -> None:
+        self._mean_s = 0.0
+        self._deviation_s = 0.0
+        self._known = False
+
+    @property
+    def margin_s(self) -> float:
+        """What hardly a call exceeds."""
+        return self._mean_s + 2 * self._deviation_s
+
+    def took(self, seconds: float) -> None:
+        seconds = max(0.0, seconds)
+        if not self._known:
+            self._known, self._mean_s, self._deviation_s = True, seconds, seconds / 4
+            return
+        off_s = seconds - self._mean_s
+        # The first call finds the replicas and takes long: what is shorter is believed sooner.
+        self._mean_s += off_s / (8 if off_s > 0 else 2)
+        further_s = min(abs(off_s), 4 * self._mean_s) - self._deviation_s
+        self._deviation_s += further_s / (8 if further_s > 0 else 4)
+
+
 class Gather:
     """Sends at once while few calls are under way; what comes meanwhile goes together when one returns.
 
@@ -78,6 +103,7 @@ class Gather:
         self._busy: Refused | None = None
         self._busy_until = 0.0
         self._busy_for_s = 0.0
+        self._way = Way()
         self.queue_rows = 0
         """Rows that waited at the model when it last answered."""
 
@@ -113,7 +139,12 @@ class Gather:
     def _enter(self, rows_B: Array, timeout_s: float | None) -> _Entry:
         now = self._clock()
         busy = self._busy
-        if busy is not None and now < self._busy_until and timeout_s is not None and timeout_s <= self._busy_for_s:
+        if (
+            busy is not None
+            and now < self._busy_until
+            and timeout_s is not None
+            and self._at_model_s(timeout_s) <= self._busy_for_s
+        ):
             raise RefusedError(busy)
         if self._waiting_rows + len(rows_B) > self._limits.max_queue_rows:
             detail = f"{self._waiting_rows} rows wait for the model and {self._limits.max_queue_rows} may"
@@ -194,11 +225,14 @@ class Gather:
 
     async def _carry(self, call: _Call) -> None:
         started = self._clock()
-        calls = [Call(entry.rows, None if entry.expires is None else entry.expires - started) for entry in call.entries]
+        calls = [
+            Call(entry.rows, None if entry.expires is None else self._at_model_s(entry.expires - started))
+            for entry in call.entries
+        ]
         try:
             async for ready in self._send(calls):
                 for index, answered in ready:
-                    self._heed(answered, calls[index].timeout_s)
+                    self._heed(answered, calls[index].timeout_s, started)
                     self._answer(call.entries[index], answered)
             missing = Refused("unavailable", "the model gave no answer")
             # Half of what it was plus half of what it is: two calls that were held up do not make all urgent for long.
@@ -221,14 +255,21 @@ class Gather:
         if not entry.future.done():
             entry.future.set_result(answered)
 
-    def _heed(self, answered: Answered, timeout_s: float | None) -> None:
+    def _at_model_s(self, left_s: float) -> float:
+        """What the model has of the time that is left: the way there and back takes some."""
+        return max(left_s / 2, left_s - self._way.margin_s)
+
+    def _heed(self, answered: Answered, timeout_s: float | None, started: float) -> None:
         """What an answer tells of the model."""
         if isinstance(answered, Refused) and answered.reason != "overload":
             return
         self.queue_rows = answered.queue_rows
         if isinstance(answered, Reply):
             self._busy = None
+            self._way.took(self._clock() - started - answered.spent_s)
         elif answered.wait_s > 0 and timeout_s is not None:
+            # Refused on arrival. Were the way learned from replies alone, one believed too long would get none.
+            self._way.took(self._clock() - started)
             self._busy = answered
             self._busy_until = self._clock() + min(answered.wait_s, self._limits.hint_s)
             self._busy_for_s = timeout_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -90,7 +91,7 @@ class Model:
     def _answered(self, job: Job) -> Answered:
         error = job.future.exception()
         if error is None:
-            return Reply(job.future.result(), self._batcher.queue_rows)
+            return Reply(job.future.result(), self._batcher.queue_rows, time.monotonic() - job.since)
         return error.refused if isinstance(error, RefusedError) else self._failed(error)
 
     def _failed(self, error: BaseException) -> Refused:

@@ -4,6 +4,11 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 
+# What a call costs round the model: the way to its thread and back.
+HAND_OVER_S = 0.0002
+# Of the best throughput: the rest is not worth the longer wait.
+NEARLY = 0.95
+
 
 class Pace:
     """Keeps the median of the last `window` calls for each power of two of rows and for each of `sizes`.
@@ -18,6 +23,7 @@ class Pace:
         self._knots: list[int] = []
         self._seconds: list[float] = []
         self._calls: dict[int, deque[float]] = {}
+        self._worth: dict[int, int] = {}
 
     def observe(self, rows: int, seconds: float) -> None:
         if rows in self._sizes or rows & (rows - 1) == 0:
@@ -63,6 +69,20 @@ class Pace:
                 too_many = middle
         return fits
 
+    def rows_worth_it(self, most: int) -> int:
+        """The fewest rows whose calls do nearly as much a second as any up to `most`.
+
+        Larger batches would only make everybody wait longer. `most` where that many were never seen.
+        """
+        if not self._knots or self._knots[-1] < most:
+            return most
+        if self._worth.get(most) is None:
+            rates = [(size, size / (self.seconds(size) + HAND_OVER_S)) for size in self._knots if size < most]
+            rates.append((most, most / (self.seconds(most) + HAND_OVER_S)))
+            enough = NEARLY * max(rate for _, rate in rates)
+            self._worth[most] = next(size for size, rate in rates if rate >= enough)
+        return self._worth[most]
+
     def _note(self, size: int, seconds: float) -> None:
         calls = self._calls.get(size)
         if calls is None:
@@ -71,4 +91,5 @@ class Pace:
             self._knots.insert(index, size)
             self._seconds.insert(index, seconds)
         calls.append(seconds)
+        self._worth.clear()
         self._seconds[bisect_left(self._knots, size)] = sorted(calls)[(len(calls) - 1) // 2]

@@ -111,7 +111,7 @@ class Waiting:
         return next((job.expires for _, _, job in self._entries if job.expires is not None), None)
 
     def take(self, now: float) -> Formed:
-        """The most urgent jobs that together neither exceed a batch nor outlast a deadline among them.
+        """The most urgent jobs that together neither exceed a batch that is worth it nor outlast a deadline of theirs.
 
         A job of more rows than a batch is taken alone. Jobs that cannot be in time even alone are dropped, and so are
         the most urgent ones where they would keep the batch so small that more of the rest were late for it.
@@ -119,7 +119,7 @@ class Waiting:
         expired: list[Job] = []
         given_up: list[Job] = []
         taken: list[Job] = []
-        rows, most = 0, self._limits.max_batch_rows
+        rows, most = 0, self._ceiling
         bounded = False
         index, behind = 0, self.rows
         entries = self._entries
@@ -135,7 +135,7 @@ class Waiting:
                 given_up.extend(entry[2] for entry in entries[index:start])
                 index = start
                 due, _, job = entries[start]
-                most = self._most(due - now)
+                most = min(most, self._most(due - now))
                 bounded = True
             if taken and rows + job.count > most:
                 break
@@ -163,8 +163,13 @@ class Waiting:
         return whole_s + self._pace.seconds(padded_rows(rest, self._limits.sizes) if rest else 0)
 
     def most_within(self, seconds: float) -> int:
-        """The largest batch that is expected to take no longer; at least 1."""
-        return max(1, self._most(seconds))
+        """The largest batch that is worth it and expected to take no longer; at least 1."""
+        return max(1, min(self._ceiling, self._most(seconds)))
+
+    @property
+    def _ceiling(self) -> int:
+        worth = self._pace.rows_worth_it(self._limits.max_batch_rows)
+        return padded_rows(worth, self._limits.sizes)
 
     def _most(self, seconds: float) -> int:
         if not self._limits.sizes:
@@ -180,8 +185,8 @@ class Waiting:
         in time without the first. `behind` rows wait from `first` on. (As the early drop of Nexus, SOSP 2019.)
         """
         entries = self._entries
-        ceiling = self._limits.max_batch_rows
-        most = max(self._most(entries[first][0] - now), entries[first][2].count)
+        ceiling = self._ceiling
+        most = max(min(ceiling, self._most(entries[first][0] - now)), entries[first][2].count)
         if most >= min(behind, ceiling):
             return first
         first_s = self.call_s(most)
@@ -196,7 +201,7 @@ class Waiting:
                 if self._most(due - now - first_s) >= min(rest, ceiling):
                     # Who comes after the small batch has the time for a large one: nobody needs to be given up.
                     return first
-            size = min(self._most(due - now), rest)
+            size = min(ceiling, self._most(due - now), rest)
             rate = size / max(self.call_s(size), 1e-9)
             if rate > best_rate and job.count <= size:
                 # The fewest are given up that make most of the difference.

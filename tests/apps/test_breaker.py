@@ -74,12 +74,13 @@ def test_each_new_state_is_told_once(clock):
     told = []
     breaker = Breaker(failures=3, open_s=2.0, clock=clock, on_change=told.append)
     breaker.succeeded()
+    clock.now_s = 1.0
     fail(breaker, 3)
     breaker.failed("timeout")
-    clock.now_s = 2.0
+    clock.now_s = 3.0
     breaker.admit()
     breaker.failed("timeout")
-    clock.now_s = 4.0
+    clock.now_s = 5.0
     breaker.admit()
     breaker.inconclusive()
     breaker.admit()
@@ -94,3 +95,19 @@ def test_it_says_when_to_ask_again(breaker, clock):
     assert breaker.retry_s == 1.5
     clock.now_s = 9.0
     assert breaker.retry_s == 0.0
+
+
+def test_timeouts_count_only_once_nothing_has_come_for_a_while(breaker, clock):
+    breaker.succeeded()
+    clock.now_s = 0.1
+    fail(breaker, 9, "timeout")
+    assert breaker.state == "closed"
+    clock.now_s = 0.6
+    fail(breaker, 1, "timeout")
+    assert breaker.state == "open"
+
+
+def test_a_model_that_is_gone_is_believed_at_once(breaker):
+    breaker.succeeded()
+    fail(breaker, 3, "unavailable")
+    assert breaker.state == "open"

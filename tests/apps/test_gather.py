@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps.exchange import Reply
-from apps.gather import Gather, GatherLimits
+from apps.gather import Gather, GatherLimits, Way
 from apps.refusal import Refused, RefusedError
 
 
@@ -42,9 +42,10 @@ class Far:
     def give(self, number, ready):
         self.queues[number].put_nowait(ready)
 
-    def finish(self, number, queue_rows=5):
+    def finish(self, number, queue_rows=5, spent_s=0.0):
         """Double each value."""
-        self.give(number, [(i, Reply(2 * call.rows, queue_rows)) for i, call in enumerate(self.calls[number])])
+        replies = [Reply(2 * call.rows, queue_rows, spent_s) for call in self.calls[number]]
+        self.give(number, list(enumerate(replies)))
         self.give(number, None)
 
 
@@ -153,7 +154,7 @@ def test_each_call_carries_the_time_that_is_left(make, far, clock):
         second, third = ask(gather, 1, timeout_s=3.0), ask(gather, 2)
         await settle()
         clock.now_s = 1.0
-        far.finish(0)
+        far.finish(0, spent_s=1.0)
         await settle()
         assert [call.timeout_s for call in far.calls[1]] == [2.0, None]
         far.finish(1)
@@ -363,5 +364,55 @@ def test_too_many_rows_are_refused_here(make, far):
         for task in (first, waits):
             task.cancel()
         await settle()
+
+    asyncio.run(scenario())
+
+
+def test_the_time_on_the_way_is_not_the_models(make, far, clock):
+    async def scenario():
+        gather = make(calls=1)
+        for number in range(40):
+            task = ask(gather, number, timeout_s=9.0)
+            await settle()
+            clock.now_s += 0.5
+            far.finish(number, spent_s=0.4)
+            await task
+        last = ask(gather, 1, timeout_s=1.0)
+        await settle()
+        assert far.calls[-1][0].timeout_s == pytest.approx(0.9, abs=0.01)
+        far.finish(40)
+        await last
+
+    asyncio.run(scenario())
+
+
+def test_a_first_call_that_took_long_is_soon_forgotten():
+    way = Way()
+    way.took(2.0)
+    for _ in range(40):
+        way.took(0.002)
+    assert way.margin_s < 0.010
+
+
+def test_a_way_that_varies_keeps_a_margin_above_its_mean():
+    way = Way()
+    for number in range(200):
+        way.took(0.001 if number % 2 else 0.003)
+    assert 0.0025 < way.margin_s < 0.006
+
+
+def test_however_long_the_way_was_the_model_has_half_of_the_time(make, far, clock):
+    async def scenario():
+        gather = make()
+        first = ask(gather, 1, timeout_s=9.0)
+        await settle()
+        clock.now_s = 5.0
+        far.finish(0)
+        await first
+        second = ask(gather, 1, timeout_s=1.0)
+        await settle()
+        assert far.calls[1][0].timeout_s == 0.5
+        far.finish(1)
+        await second
 
     asyncio.run(scenario())

@@ -87,3 +87,18 @@ def test_no_rows_take_no_time():
     pace = Pace()
     pace.observe(1, 1.0)
     assert pace.seconds(0) == 0.0
+
+
+@pytest.mark.parametrize(("fixed_s", "row_s", "rows"), [(0.1, 0.001, 32), (0.002, 0.010, 4), (0.0, 0.020, 1)])
+def test_a_batch_is_as_large_as_throughput_asks_for(fixed_s, row_s, rows):
+    pace = Pace()
+    assert pace.rows_worth_it(32) == 32
+    for size in (1, 2, 4, 8, 16, 32):
+        pace.observe(size, fixed_s + row_s * size)
+    assert pace.rows_worth_it(32) == rows
+
+
+def test_what_was_never_seen_may_be_worth_it():
+    pace = Pace()
+    pace.observe(1, 0.010)
+    assert pace.rows_worth_it(32) == 32

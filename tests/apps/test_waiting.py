@@ -51,33 +51,33 @@ def queue(loop):
 
 
 def test_a_batch_ends_before_it_would_outlast_the_most_urgent_deadline(queue):
-    queue.runs(0.0, 0.010)
+    queue.runs(0.005, 0.010)
     for name in "abcdef":
-        queue.add(name, 0.035)
+        queue.add(name, 0.040)
     assert queue.take() == ("abc", "", "")
     assert queue.waiting.rows == 3
 
 
 def test_a_later_deadline_does_not_stretch_the_batch(queue):
-    queue.runs(0.0, 0.010)
+    queue.runs(0.005, 0.010)
     queue.add("b", 5.0)
-    queue.add("a", 0.021)
+    queue.add("a", 0.026)
     queue.add("c", 5.0)
     assert queue.take() == ("ab", "", "")
 
 
 def test_work_without_a_deadline_fills_batches_and_is_never_dropped(queue):
-    queue.runs(0.0, 1.0)
+    queue.runs(0.5, 1.0)
     for name in "abc":
         queue.add(name)
     assert queue.take(now=60.0) == ("abc", "", "")
 
 
 def test_overdue_patient_work_goes_first_and_urgent_work_still_bounds_the_batch(queue):
-    queue.runs(0.0, 0.010)
+    queue.runs(0.005, 0.010)
     queue.add("p")
     for name in "abc":
-        queue.add(name, 20.025)
+        queue.add(name, 20.030)
     assert queue.take(now=20.0) == ("pa", "", "")
 
 
@@ -96,6 +96,13 @@ def test_a_probe_runs_although_it_seems_hopeless(queue):
     assert queue.take() == ("p", "", "")
 
 
+def test_where_a_large_batch_does_no_more_a_second_it_is_not_waited_for(queue):
+    queue.runs(0.0, 0.010)
+    for name in "abc":
+        queue.add(name)
+    assert queue.take() == ("a", "", "")
+
+
 def test_a_request_larger_than_a_batch_runs_alone(queue):
     queue.runs(0.0, 0.001)
     queue.add("b", 0.9, rows=20)
@@ -106,10 +113,10 @@ def test_a_request_larger_than_a_batch_runs_alone(queue):
 
 def test_a_preferred_size_must_be_in_time_as_a_whole(queue):
     queue.limits(sizes=(1, 4, 8))
-    queue.runs(0.0, 0.010)
+    queue.runs(0.005, 0.010)
     for name in "abcdef":
-        queue.add(name, 0.055)
-    # Five rows would be padded to eight, which take 80 ms.
+        queue.add(name, 0.060)
+    # Five rows would be padded to eight, which take 85 ms.
     assert queue.take() == ("abcd", "", "")
 
 
