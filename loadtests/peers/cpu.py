@@ -60,7 +60,8 @@ def busy_seconds() -> float:
     times = psutil.cpu_times(percpu=True)
     # Idle time apart, and guests' time, which is counted in the user's too.
     idle = ("idle", "iowait", "guest", "guest_nice")
-    return sum(seconds for core in cores for name, seconds in times[core]._asdict().items() if name not in idle)
+    busy = (seconds for core in cores for name, seconds in times[core]._asdict().items() if name not in idle)
+    return float(sum(busy))
 
 
 def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

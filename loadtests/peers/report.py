@@ -212,8 +212,9 @@ def _draw_kind(panel: Any, results: Results, kind: str, ranked: Sequence[Peer]) 
         panel.axvline(best.median, color="#a23b3b", linestyle="--", linewidth=1)
         panel.annotate(
             "ONNX Runtime alone",
-            (best.median, -0.45),
+            (best.median, 0.02),
             (-4, 0),
+            xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="right",
             fontsize=7,

@@ -74,7 +74,6 @@ def main() -> None:
     arguments = parser.parse_args()
     import ray
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ray.init(
         address="local",
         num_cpus=4,
@@ -89,6 +88,8 @@ def main() -> None:
     ingress: Any = Ingress
     model: Any = Model
     serve.run(echo.bind() if arguments.app == "echo" else ingress.bind(model.bind(arguments.model)))
+    # Ray has put a handler of its own in place meanwhile.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pause()
 
 
