@@ -1,12 +1,12 @@
 """AccessGate: Access before an ASGI app. Plain ASGI, since every request passes through it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.access import Access, AccessError
 from apps.errors import Failure
-from apps.front import send_failure
+from apps.front import route_path, send_failure
 
 # Probes know no keys, and learn nothing from these but that the process lives.
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
@@ -35,12 +35,6 @@ class AccessGate:
 def credentials(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Of a request's headers those that `Access.check` reads."""
     return {_CREDENTIALS[name]: value.decode("latin-1") for name, value in raw_headers if name in _CREDENTIALS}
-
-
-def route_path(scope: Mapping[str, object]) -> str:
-    """The path below the application's prefix, as its routes see it."""
-    path, root = str(scope["path"]), str(scope.get("root_path") or "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def model_in(path: str) -> str | None:

@@ -4,6 +4,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from apps.access import AccessArgs
+from apps.request_log import RequestLogArgs
+from apps.tracing import TraceArgs
+
 
 class ReleaseArgs(BaseModel):
     """One Release in service: an alias ("champion"), a number ("3") or both with a name ("digits.endpoint@champion").
@@ -22,7 +26,8 @@ class ModelArgs(BaseModel):
 
     `deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
     `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own, and the wait for a
-    student.
+    student. `batching: ray` leaves a deployment's batches to Serve's timer, for comparison. Up to `hedge_share` of the
+    calls to a teacher are made a second time where the first is slow.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -37,6 +42,8 @@ class ModelArgs(BaseModel):
     max_batch_rows: int = Field(default=32, ge=1)
     max_queue_rows: int = Field(default=512, ge=1)
     threads: int = Field(default=1, ge=1)
+    batching: Literal["tandem", "ray"] = "tandem"
+    hedge_share: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -59,6 +66,9 @@ class AppArgs(ModelArgs):
     more_models: list[ModelArgs] = Field(default_factory=list)
     max_body_bytes: int = Field(default=8_000_000, ge=1_000)
     cache_dir: str = "~/.cache/tandem"
+    access: AccessArgs | None = None
+    access_log: RequestLogArgs | None = None
+    trace: TraceArgs | None = None
 
     @property
     def models(self) -> tuple[ModelArgs, ...]:

@@ -1,22 +1,32 @@
 """Assembly: one model's Service from its Releases, its students' sources and the handles of its deployments."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from apps.account import Books
 from apps.args import ModelArgs
 from apps.backend import Backend, GuardedBackend, HandleBackend, LocalBackend
 from apps.batcher import Batcher
 from apps.breaker import Breaker
-from apps.load import ModelSource, open_batcher, warm_up
+from apps.exporter import Exporter
+from apps.hedge import Hedge, HedgedBackend, HedgeLimits
+from apps.load import ModelSource, open_batcher, sample_row, warm_up
 from apps.meter import ServeMeter
+from apps.metered import meter_batcher
 from apps.plan import Plan
+from apps.request_log import RequestIds, RequestLog
 from apps.router import MODES, Arm, Patience, Router
 from apps.service import Service
+from apps.tracing import Tracing
+from apps.waker import Waker
 from training.artifact import Artifact
-from training.encoding import encoding_to_json
+from training.encoding import Array, encoding_to_json
+
+# A call that wakes a teacher waits for its replica to start; Serve takes some seconds to notice that it is wanted.
+WAKING_CALL_S = 60.0
 
 # A larger student would make every ingress replica slow to start and heavy: it gets a deployment of its own.
 MAX_STUDENT_BYTES = 200_000_000
@@ -37,13 +47,27 @@ class Part:
 
 @dataclass(frozen=True)
 class Assembled:
-    """`batchers` run the students of this process."""
+    """`batchers` run the students of this process, `wakers` call the teachers."""
 
     service: Service
     batchers: tuple[Batcher, ...]
+    wakers: tuple[Waker, ...]
 
 
-def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]]) -> Assembled:
+@dataclass(frozen=True)
+class Office:
+    """What all models of a replica write into."""
+
+    exporter: Exporter
+    log: RequestLog
+    tracing: Tracing
+    ids: RequestIds = field(default_factory=RequestIds)
+
+    def books(self, model: str) -> Books:
+        return Books(model, ServeMeter(model, self.exporter), self.log, self.tracing, self.ids)
+
+
+def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office: Office) -> Assembled:
     """Takes from `handles` a teacher's for each plan, then a student's for each where students have deployments.
 
     Raises ValueError where its Releases cannot be served together, and what loading a student raises.
@@ -52,6 +76,7 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]]) -> Asse
     teachers = [next(handles) for _ in part.plans]
     artifacts = [source.fetch() for source in part.students]
     _refuse_differing_encodings(part.plans, artifacts)
+    books = office.books(args.model)
     classes = len(artifacts[0].manifest.encoding.labels)
     students: list[Backend]
     batchers: list[Batcher] = []
@@ -60,18 +85,15 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]]) -> Asse
     else:
         batchers = [_open_student(artifact, source) for artifact, source in zip(artifacts, part.students, strict=True)]
         students = [LocalBackend(batcher) for batcher in batchers]
+        for batcher, plan in zip(batchers, part.plans, strict=True):
+            meter_batcher(batcher, books.meter, str(plan.number), "student")
     patience = Patience(args.deadline_ms / 1e3, args.reserve_ms / 1e3, args.insist_timeout_ms / 1e3)
-    fair_s = (patience.deadline_s - patience.reserve_s) / 2
+    guarded = [
+        _guard(teacher, classes, plan, args, books) for plan, teacher in zip(part.plans, teachers, strict=True)
+    ]
     arms = [
-        Arm(
-            plan.number,
-            plan.weight,
-            plan.release.temperature,
-            plan.release.threshold,
-            student,
-            GuardedBackend(HandleBackend(teacher, classes), Breaker(), fair_s),
-        )
-        for plan, student, teacher in zip(part.plans, students, teachers, strict=True)
+        Arm(plan.number, plan.weight, plan.release.temperature, plan.release.threshold, student, teacher)
+        for plan, student, teacher in zip(part.plans, students, guarded, strict=True)
     ]
     encoder = artifacts[0].encoder()
     warm_up(encoder)
@@ -81,9 +103,27 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]]) -> Asse
         router=Router(arms, patience),
         about=describe(args, part.plans, artifacts[0]),
         max_rows=args.max_rows,
-        meter=ServeMeter(args.model),
+        books=books,
     )
-    return Assembled(service, tuple(batchers))
+    row = sample_row(artifacts[0].manifest.encoding)
+    return Assembled(service, tuple(batchers), tuple(_waker(teacher, row) for teacher in guarded))
+
+
+def _guard(handle: DeploymentHandle[Any], classes: int, plan: Plan, args: ModelArgs, books: Books) -> GuardedBackend:
+    teacher: Backend = HandleBackend(handle, classes)
+    if args.hedge_share > 0:
+        teacher = HedgedBackend(teacher, Hedge(HedgeLimits(share=args.hedge_share)))
+    # Less than half of what the objective leaves a teacher proves nothing against it.
+    guarded = GuardedBackend(teacher, Breaker(), fair_s=(args.deadline_ms - args.reserve_ms) / 2e3)
+    books.meter.watch_breaker(str(plan.number), lambda: guarded.breaker.state)
+    return guarded
+
+
+def _waker(teacher: GuardedBackend, row: Array) -> Waker:
+    """Calls the teacher when asked to, and whenever its breaker has opened, until it answers."""
+    waker = Waker(lambda: teacher.insist(row[None], WAKING_CALL_S))
+    teacher.breaker.on_change = lambda state: waker.wake() if state == "open" else None
+    return waker
 
 
 def describe(args: ModelArgs, plans: Sequence[Plan], artifact: Artifact) -> dict[str, Any]:

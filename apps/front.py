@@ -3,20 +3,25 @@
 A web framework's routing and dependency machinery costs more than a small model's answer does.
 """
 
+import asyncio
 import logging
-import time
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from apps.account import Account
 from apps.body import read_body
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, Failure, failure_of
 from apps.protocol import error_body
 from apps.service import Service
+from apps.tensors import ProtocolError
 
 logger = logging.getLogger("ray.serve")
+
+# What is written down of a request whose client went away; nobody is left to be told.
+GONE = 499
 
 
 class Front:
@@ -34,27 +39,43 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            target = self._targets.get(scope["path"])
+            target = self._targets.get(route_path(scope))
             if target is not None:
                 await self._infer(*target, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     async def _infer(self, service: Service, release: int | None, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
+        headers = headers_of(scope)
         try:
             body = await read_body(Request(scope, receive), self._max_body_bytes)
-            reply = await service.infer(body, headers_of(scope), release)
         except ClientDisconnect:
-            service.meter.record("", "", "", 499, (time.perf_counter() - started) * 1e3)
+            return
+        except ProtocolError as error:
+            Account(service.books, "http", headers).failed(error.status)
+            await send_failure(send, failure_of(error))
+            return
+        account = Account(service.books, "http", headers)
+        try:
+            with account.span():
+                reply = await service.infer(body, headers, release, account)
+        except asyncio.CancelledError:
+            account.failed(GONE)
+            raise
         except Exception as error:
             if not isinstance(error, EXPECTED):
                 logger.exception("a request failed unforeseen")
             failure = failure_of(error)
-            service.meter.record("", "", "", failure.status, (time.perf_counter() - started) * 1e3)
+            account.failed(failure.status)
             await send_failure(send, failure)
         else:
             await _send(send, 200, reply.headers, reply.body)
+
+
+def route_path(scope: Mapping[str, object]) -> str:
+    """The path below the application's prefix, as its routes see it."""
+    path, root = str(scope["path"]), str(scope.get("root_path") or "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

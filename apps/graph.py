@@ -1,16 +1,17 @@
 """The Serve application: `apps.graph:build`, which serve_config.yaml names."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from ray import serve
 
-from apps.args import AppArgs
+from apps.args import AppArgs, ModelArgs
 from apps.assembly import Part
 from apps.batcher import BatchLimits
 from apps.ingress import Ingress
 from apps.load import ModelSource
+from apps.meter import Role
+from apps.metered import CountedAs
 from apps.model import Model
 from apps.plan import Plan, resolve_plans
 from training.registry import Registry
@@ -51,12 +52,21 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
     for model, of_model in zip(args.models, plans, strict=True):
         of = "" if model is args else f"-{model.model}"
         limits = BatchLimits(model.max_batch_rows, model.max_queue_rows)
-        source = partial(
-            ModelSource, tracking_uri=tracking_uri, cache_dir=args.cache_dir, limits=limits, threads=model.threads
-        )
-        part = Part(model, of_model, tuple(source(plan.student) for plan in of_model))
+
+        def source(plan: Plan, role: Role, model: ModelArgs = model, limits: BatchLimits = limits) -> ModelSource:
+            return ModelSource(
+                version=plan.teacher if role == "teacher" else plan.student,
+                tracking_uri=tracking_uri,
+                cache_dir=args.cache_dir,
+                limits=limits,
+                threads=model.threads,
+                batching=model.batching,
+                counted_as=CountedAs(model.model, str(plan.number), role),
+            )
+
+        part = Part(model, of_model, tuple(source(plan, "student") for plan in of_model))
         parts.append(part)
-        deployments += _deployed("Teacher", of, [source(plan.teacher) for plan in of_model])
+        deployments += _deployed("Teacher", of, [source(plan, "teacher") for plan in of_model])
         if part.is_student_apart:
             deployments += _deployed("Student", of, part.students)
     ingress = serve.deployment(name="Ingress", **INGRESS_DEFAULTS)(Ingress)

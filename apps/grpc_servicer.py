@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import grpc  # type: ignore[import-untyped]
@@ -17,16 +16,19 @@ from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped
 
 from apps import grpc_protocol_pb2 as pb
 from apps.access import Access, AccessError
+from apps.account import Account
 from apps.controls import TIMEOUT_HEADER
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, failure_of
+from apps.front import GONE
 from apps.grpc_codec import decode_infer, encode_infer, raw_bytes
 from apps.grpc_door import REMAINING_METADATA
 from apps.metadata import model_config, model_metadata, server_metadata
 from apps.payloads import encode_payloads
 from apps.refusal import RefusedError
 from apps.request import InferRequest, offered_outputs, settle
-from apps.service import LARGE_BODY_BYTES, MAX_DECODING, Service
+from apps.request_log import REQUEST_ID
+from apps.service import LARGE_BODY_BYTES, Service
 from apps.tensors import ProtocolError
 from apps.web import PLATFORM, tandem_version
 
@@ -62,7 +64,6 @@ class Servicer:
     def __init__(self, endpoint: Endpoint, access: Access | None = None) -> None:
         self._endpoint = endpoint
         self._access = access
-        self._decoders = ThreadPoolExecutor(MAX_DECODING, thread_name_prefix="grpc-decoder")
 
     async def server_live(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -115,27 +116,28 @@ class Servicer:
             for name in names:
                 service, release = self._endpoint.find(name, request.version)
                 version = None if release is None else str(release)
-                stats.extend(service.meter.statistics(service.versions, version)["model_stats"])
+                stats.extend(service.books.meter.statistics(service.versions, version)["model_stats"])
             return _message({"model_stats": stats}, pb.ModelStatisticsResponse)
 
         return self._told(pb.ModelStatisticsResponse, context, answer)
 
     async def model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        started = time.perf_counter()
-        service: Service | None = None
+        account: Account | None = None
         try:
             headers = headers_of(context)
             self._admit(headers, request.model_name)
             service, release = self._endpoint.find(request.model_name, request.model_version)
-            return await self._infer(service, release, request, headers, context, started)
+            account = Account(service.books, "grpc", headers)
+            with account.span():
+                return await self._infer(service, release, request, headers, context, account)
         except asyncio.CancelledError:
-            if service is not None:
-                _record(service, "", "", "", 499, started)
+            if account is not None:
+                account.failed(GONE)
             raise
         except Exception as error:
             status = fail(context, error)
-            if service is not None:
-                _record(service, "", "", "", status, started)
+            if account is not None:
+                account.failed(status)
             return pb.ModelInferResponse()
 
     async def _infer(
@@ -145,7 +147,7 @@ class Servicer:
         message: pb.ModelInferRequest,
         headers: dict[str, str],
         context: Context,
-        started: float,
+        account: Account,
     ) -> pb.ModelInferResponse:
         size = raw_bytes(message)
         if size > self._endpoint.max_body_bytes:
@@ -156,20 +158,20 @@ class Servicer:
             request = await asyncio.to_thread(_decode, service, message)
         else:
             request = _decode(service, message)
-        request = await encode_payloads(request, service.encoder, self._decoders)
+        request = await encode_payloads(request, service.encoder, service.decoders)
+        account.parsed()
         answered = await service.answer(request, _within_deadline(headers, request, service), release)
-        answer = answered.answer
+        answer, began = answered.answer, time.perf_counter()
         response = encode_infer(request, service.model, str(answer.release), answered.outputs, answered.parameters)
-        variant = _common([route.variant for route in answer.routes])
-        reason = _common([route.reason for route in answer.routes])
         context.set_trailing_metadata(
             [
-                ("x-tandem-variant", variant),
-                ("x-tandem-reason", reason),
+                ("x-tandem-variant", answer.variant),
+                ("x-tandem-reason", answer.reason),
                 ("x-tandem-release", str(answer.release)),
+                (REQUEST_ID, account.request_id),
             ]
         )
-        _record(service, str(answer.release), variant, reason, 200, started)
+        account.answered(answer, time.perf_counter() - began)
         return response
 
     def _admit(self, headers: Mapping[str, str], model: str | None) -> None:
@@ -232,11 +234,3 @@ def _message(data: Mapping[str, Any], kind: type[Reply]) -> Reply:
     # A newer field of the REST side is no reason to fail.
     message: Reply = ParseDict(data, kind(), ignore_unknown_fields=True)
     return message
-
-
-def _record(service: Service, release: str, variant: str, reason: str, status: int, started: float) -> None:
-    service.meter.record(release, variant, reason, status, (time.perf_counter() - started) * 1e3, protocol="grpc")
-
-
-def _common(values: list[str]) -> str:
-    return values[0] if len(set(values)) == 1 else "mixed"

@@ -1,55 +1,61 @@
 """Ingress: the Serve deployment that answers clients, with the Routers and, if small, the students inside it."""
 
-import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
 
+from apps.access import open_access
 from apps.args import AppArgs
-from apps.assembly import Part, assemble_model
+from apps.assembly import Office, Part, assemble_model
 from apps.endpoint import Endpoint
-from apps.front import Front
-from apps.load import sample_row
+from apps.exporter import Exporter, RaySink
+from apps.flags import missing_flags
+from apps.grpc_methods import GrpcMethods
+from apps.grpc_servicer import Servicer
 from apps.model import STUCK_S
-from apps.refusal import RefusedError
-from apps.router import Arm
+from apps.request_log import open_request_log
+from apps.scaling_signals import LoopSignals
+from apps.tracing import open_tracing
 from apps.web import build_app
-from training.encoding import Array
 
 logger = logging.getLogger("ray.serve")
 
-# A first call through a handle finds the replicas; no request should pay for that.
-FIRST_CALL_TIMEOUT_S = 60.0
-
 
 @serve.ingress()
-class Ingress:
+class Ingress(GrpcMethods):
     def __init__(self, args: AppArgs, parts: Sequence[Part], *handles: DeploymentHandle[Any]) -> None:
         """`handles` are, for each part in turn, those that `assemble_model` takes."""
+        for line in missing_flags(os.environ):
+            logger.warning("this endpoint would be faster or safer: %s", line)
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._office = Office(
+            Exporter(RaySink()), open_request_log(args.access_log, replica), open_tracing(args.trace, "Ingress")
+        )
         rest = iter(handles)
-        models = [assemble_model(part, rest) for part in parts]
+        models = [assemble_model(part, rest, self._office) for part in parts]
+        self._wakers = [waker for model in models for waker in model.wakers]
         self._batchers = [batcher for model in models for batcher in model.batchers]
         self._endpoint = Endpoint({model.service.model: model.service for model in models}, args.max_body_bytes)
+        self._access = open_access(args.access)
+        self._signals = LoopSignals()
+        self.grpc = Servicer(self._endpoint, self._access)
+        self._office.exporter.start()
 
-    async def __serve_build_asgi_app__(self) -> Front:
-        self._first_calls = [
-            asyncio.create_task(_first_call(arm, sample_row(service.encoder.encoding)))
-            for service in self._endpoint.services.values()
-            for arm in service.router.arms
-        ]
-        return build_app(self._endpoint)
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        # A first call through a handle finds the replicas; no request should pay for that.
+        for waker in self._wakers:
+            waker.wake()
+        return build_app(self._endpoint, self._access)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._signals.read()
 
     def check_health(self) -> None:
         longest_s = max((batcher.busy_s for batcher in self._batchers), default=0.0)
         if longest_s > STUCK_S:
             raise RuntimeError(f"a call of the student has been running for {longest_s:.0f} s")
-
-
-async def _first_call(arm: Arm, row: Array) -> None:
-    try:
-        await arm.teacher.insist(row[None], FIRST_CALL_TIMEOUT_S)
-    except RefusedError as error:
-        logger.warning("the teacher of release %d does not answer yet: %s", arm.number, error)

@@ -68,12 +68,23 @@ class Answer:
     """Logits [B, C] and a Route for each row.
 
     `temperature` is the student's: it makes its logits a confidence, the teacher's logits are taken as they are.
+    `confidence` [B] is the student's, where it was asked.
     """
 
     logits: Logits
     routes: Sequence[Route]
     release: int
     temperature: float
+    confidence: NDArray[np.float64] | None = None
+
+    @property
+    def variant(self) -> str:
+        """Who answered, or "mixed" where rows differ."""
+        return _common([route.variant for route in self.routes])
+
+    @property
+    def reason(self) -> str:
+        return _common([route.reason for route in self.routes])
 
     def probabilities(self) -> NDArray[np.float32]:
         """[B, C]."""
@@ -166,9 +177,10 @@ class Router:
                 raise
             logits_BC = await self._ask_teacher(arm, ask, ask.rows, started)
             return _answer(arm, logits_BC, Route("teacher", f"fallback:{error.refused.reason}"))
-        escalated_B = escalated_rows(softmax(logits_BC, arm.temperature).max(axis=-1), threshold)
+        confidence_B = softmax(logits_BC, arm.temperature).max(axis=-1)
+        escalated_B = escalated_rows(confidence_B, threshold)
         if not escalated_B.any():
-            return _answer(arm, logits_BC, CONFIDENT)
+            return _answer(arm, logits_BC, CONFIDENT, confidence_B)
         route = ESCALATED
         try:
             teacher_logits = await self._ask_teacher(arm, ask, ask.rows[escalated_B], started)
@@ -179,7 +191,7 @@ class Router:
                 raise
             route = Route("student", f"fallback:{error.refused.reason}")
         routes = [route if escalated else CONFIDENT for escalated in escalated_B]
-        return Answer(logits_BC, routes, arm.number, arm.temperature)
+        return Answer(logits_BC, routes, arm.number, arm.temperature, confidence_B)
 
     async def _teacher_first(self, arm: Arm, ask: Ask, started: float) -> Answer:
         try:
@@ -210,5 +222,9 @@ class Router:
         return await infer(rows_B, left_s)
 
 
-def _answer(arm: Arm, logits_BC: Logits, route: Route) -> Answer:
-    return Answer(logits_BC, (route,) * len(logits_BC), arm.number, arm.temperature)
+def _answer(arm: Arm, logits_BC: Logits, route: Route, confidence_B: NDArray[np.float64] | None = None) -> Answer:
+    return Answer(logits_BC, (route,) * len(logits_BC), arm.number, arm.temperature, confidence_B)
+
+
+def _common(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 or len(set(values)) == 1 else "mixed"

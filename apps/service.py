@@ -1,25 +1,26 @@
 """Service: the bytes of one request to the bytes of its answer, between the protocols and the Router."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
 
+from apps.account import Account, Books
 from apps.body import read_payload
 from apps.controls import read_ask
-from apps.meter import Meter, NoMeter
-from apps.protocol import HEADER_LENGTH, InferRequest, ProtocolError, encode_infer, parse_infer
+from apps.payloads import encode_payload, encode_payloads
+from apps.protocol import encode_infer, parse_infer
+from apps.request import InferRequest, offered_outputs, settle
+from apps.request_log import REQUEST_ID
 from apps.router import Answer, Router
-from training.encoding import Array, Encoder, PayloadError, TensorSpec, TextEncoding, output_spec
-
-logger = logging.getLogger("ray.serve")
+from apps.tensors import HEADER_LENGTH
+from training.encoding import Array, Encoder, TensorSpec, TextEncoding, output_spec
 
 # Headers come with names in lower case.
 _HEADER_LENGTH = HEADER_LENGTH.lower()
@@ -57,40 +58,38 @@ class Service:
     router: Router
     about: Mapping[str, Any] = field(default_factory=dict)
     max_rows: int = 256
-    meter: Meter = field(default_factory=NoMeter)
-    _decoders: ThreadPoolExecutor = field(
+    books: Books = field(default_factory=lambda: Books(""))
+    decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(MAX_DECODING, thread_name_prefix="decoder"), init=False, repr=False
     )
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         return (self.encoder.encoding.input_spec,)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Probabilities are there for those who ask."""
         logits = output_spec(self.encoder.encoding)
         return (logits, TensorSpec("probabilities", logits.datatype, logits.shape))
 
-    @cached_property
-    def _vocabulary_size(self) -> int:
-        return self.encoder.vocabulary_size or 0
-
     @property
     def versions(self) -> list[str]:
         return [str(arm.number) for arm in self.router.arms]
 
-    async def infer(self, body: bytes, headers: Mapping[str, str], release: int | None) -> Reply:
-        """A V2 inference request; raises ProtocolError, RefusedError or UnknownReleaseError."""
-        started = time.perf_counter()
+    async def infer(self, body: bytes, headers: Mapping[str, str], release: int | None, account: Account) -> Reply:
+        """A V2 inference request; raises ProtocolError, PayloadError, RefusedError or UnknownReleaseError."""
         if len(body) > LARGE_BODY_BYTES:
             request = await asyncio.to_thread(self._parse, body, headers)
         else:
             request = self._parse(body, headers)
+        request = await encode_payloads(request, self.encoder, self.decoders)
+        account.parsed()
         answered = await self.answer(request, headers, release)
+        began = time.perf_counter()
         version = str(answered.answer.release)
         encoded, encoded_headers = encode_infer(request, self.model, version, answered.outputs, answered.parameters)
-        return self._reply(encoded, encoded_headers, answered.answer, started)
+        return self._reply(encoded, encoded_headers, answered.answer, account, began)
 
     async def answer(self, request: InferRequest, headers: Mapping[str, str], release: int | None) -> Answered:
         """A parsed request, by whatever protocol it came, to its outputs; raises as `infer` does."""
@@ -106,12 +105,14 @@ class Service:
         }
         return Answered(outputs, parameters, answer)
 
-    async def predict(self, body: bytes, headers: Headers) -> Reply:
-        """An image file or a text to labels with probabilities; raises as `infer` does, and PayloadError."""
+    async def predict(self, body: bytes, headers: Headers, account: Account) -> Reply:
+        """An image file or a text to labels with probabilities; raises as `infer` does."""
         started = time.perf_counter()
         payload = await read_payload(body, headers, isinstance(self.encoder.encoding, TextEncoding))
-        row = await asyncio.get_running_loop().run_in_executor(self._decoders, self._encode, payload)
+        row = await asyncio.get_running_loop().run_in_executor(self.decoders, encode_payload, self.encoder, payload)
+        account.parsed()
         answer = await self.router.answer(read_ask(row[None], headers, {}, None))
+        began = time.perf_counter()
         route = answer.routes[0]
         temperature = answer.temperature if route.variant == "student" else 1.0
         labels = self.encoder.answer(answer.logits[0], temperature)
@@ -121,49 +122,23 @@ class Service:
             "variant": route.variant,
             "reason": route.reason,
             "predictions": [{"label": item.label, "probability": item.probability} for item in labels],
-            "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
+            "latency_ms": round((began - started) * 1e3, 3),
         }
-        return self._reply(orjson.dumps(data), {"Content-Type": "application/json"}, answer, started)
+        return self._reply(orjson.dumps(data), {"Content-Type": "application/json"}, answer, account, began)
 
     def _parse(self, body: bytes, headers: Mapping[str, str]) -> InferRequest:
-        # A client that names no output gets all that are offered: probabilities are offered where they are mentioned.
-        offered = self.outputs if b"probabilities" in body else self.outputs[:1]
-        request = parse_infer(body, headers.get(_HEADER_LENGTH), self.inputs, offered, self.max_rows)
-        wanted = request.parameters.get("probabilities", True)
-        if not isinstance(wanted, bool):
-            raise ProtocolError(f"parameter probabilities is {wanted!r}; send true or false")
-        if not wanted:
-            named = tuple(output for output in request.outputs if output.name != "probabilities")
-            request = replace(request, outputs=named or request.outputs)
-        if isinstance(self.encoder.encoding, TextEncoding):
-            self._check_tokens(request.inputs[self.inputs[0].name], self.encoder.encoding)
-        return request
+        offered = offered_outputs(self.outputs, mentioned=b"probabilities" in body)
+        request = parse_infer(
+            body, headers.get(_HEADER_LENGTH), self.inputs, offered, self.max_rows, takes_payloads=True
+        )
+        return settle(request, self.encoder.encoding, self.encoder.vocabulary_size)
 
-    def _check_tokens(self, tokens_BL: Array, encoding: TextEncoding) -> None:
-        name, length = self.inputs[0].name, tokens_BL.shape[1]
-        if length > encoding.max_tokens:
-            raise ProtocolError(f"input {name!r} has {length} tokens a row; this model reads {encoding.max_tokens}")
-        low, high, known = int(tokens_BL.min()), int(tokens_BL.max()), self._vocabulary_size
-        if low < 0 or high >= known:
-            raise ProtocolError(f"input {name!r} holds token ids {low} to {high}; this model knows 0 to {known - 1}")
-
-    def _encode(self, payload: bytes | str) -> Array:
-        try:
-            return self.encoder.encode(payload)
-        except PayloadError:
-            raise
-        except Exception as error:  # a decoder that stumbles over a file is the file's fault as far as a client sees
-            logger.warning("a payload of %d could not be read: %r", len(payload), error)
-            raise PayloadError(f"the payload cannot be read: {type(error).__name__}") from error
-
-    def _reply(self, body: bytes, headers: Mapping[str, str], answer: Answer, started: float) -> Reply:
-        variant = _common([route.variant for route in answer.routes])
-        reason = _common([route.reason for route in answer.routes])
-        release = str(answer.release)
-        self.meter.record(release, variant, reason, 200, (time.perf_counter() - started) * 1e3)
-        told = {"x-tandem-variant": variant, "x-tandem-reason": reason, "x-tandem-release": release}
+    def _reply(self, body: bytes, headers: Mapping[str, str], answer: Answer, account: Account, began: float) -> Reply:
+        told = {
+            "x-tandem-variant": answer.variant,
+            "x-tandem-reason": answer.reason,
+            "x-tandem-release": str(answer.release),
+            REQUEST_ID: account.request_id,
+        }
+        account.answered(answer, time.perf_counter() - began)
         return Reply(body, {**headers, **told})
-
-
-def _common(values: Sequence[str]) -> str:
-    return values[0] if len(set(values)) == 1 else "mixed"

@@ -1,6 +1,5 @@
 """The HTTP surface: paths, methods and status codes. What they mean is the Service's."""
 
-import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -10,8 +9,12 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from apps import openapi
+from apps.access import Access
+from apps.access_gate import AccessGate
+from apps.account import Account
 from apps.body import read_body
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, Failure, failure_of
@@ -31,15 +34,16 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_app(endpoint: Endpoint) -> Front:
-    """The ASGI app of an endpoint."""
+def build_app(endpoint: Endpoint, access: Access | None = None) -> ASGIApp:
+    """The ASGI app of an endpoint; `access` None lets everybody in."""
     app = FastAPI(title="Tandem", version=tandem_version(), docs_url=None, redoc_url=None)
     add_errors(app)
     add_health(app)
     add_metadata(app, endpoint)
     add_inference(app, endpoint)
     add_pages(app)
-    return Front(endpoint, app)
+    front = Front(endpoint, app)
+    return front if access is None else AccessGate(front, access)
 
 
 def tandem_version() -> str:
@@ -70,10 +74,9 @@ def add_errors(app: FastAPI) -> None:
 
 
 def _failure(request: Request, failure: Failure) -> Response:
-    asked = getattr(request.state, "asked", None)
-    if asked is not None:
-        service, started = asked
-        service.meter.record("", "", "", failure.status, (time.perf_counter() - started) * 1e3)
+    account = getattr(request.state, "account", None)
+    if account is not None:
+        account.failed(failure.status)
     return Response(error_body(failure.message), failure.status, failure.headers, "application/json")
 
 
@@ -114,6 +117,14 @@ def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
         for prefix, extra in _model_paths():
             add(f"{prefix}{suffix}", answer, openapi_extra={"parameters": extra})
 
+    async def stats(request: Request) -> Response:
+        service, release = _find(request, endpoint)
+        version = None if release is None else str(release)
+        return _json(service.books.meter.statistics(service.versions, version))
+
+    for prefix, extra in _model_paths():
+        add(f"{prefix}/stats", stats, openapi_extra={"parameters": extra})
+
     async def about(request: Request) -> Response:
         service, _ = _find(request, endpoint)
         return _json(dict(service.about))
@@ -128,14 +139,17 @@ def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
 def add_inference(app: FastAPI, endpoint: Endpoint) -> None:
     async def infer(request: Request) -> Response:
         # For the OpenAPI document, and for what names no model or Release: the Front has answered all others.
-        service, release = _asked(request, endpoint)
+        service, release = _find(request, endpoint)
         body = await read_body(request, endpoint.max_body_bytes)
-        return _response(await service.infer(body, request.headers, release))
+        account = _account(request, service)
+        return _response(await service.infer(body, request.headers, release, account))
 
     async def predict(request: Request) -> Response:
-        service, _ = _asked(request, endpoint)
+        service, _ = _find(request, endpoint)
         body = await read_body(request, endpoint.max_body_bytes)
-        return _response(await service.predict(body, request.headers))
+        account = _account(request, service)
+        with account.span():
+            return _response(await service.predict(body, request.headers, account))
 
     add = partial(app.add_api_route, methods=["POST"], tags=["inference"], response_class=Response)
     for prefix, extra in _model_paths():
@@ -161,12 +175,10 @@ def _find(request: Request, endpoint: Endpoint) -> tuple[Service, int | None]:
     return endpoint.find(request.path_params["model"], request.path_params.get("version"))
 
 
-def _asked(request: Request, endpoint: Endpoint) -> tuple[Service, int | None]:
-    """As `_find`, and whatever becomes of the request is counted for that model."""
-    started = time.perf_counter()
-    service, release = _find(request, endpoint)
-    request.state.asked = (service, started)
-    return service, release
+def _account(request: Request, service: Service) -> Account:
+    """The request's Account, which an error's handler finds."""
+    account = request.state.account = Account(service.books, "http", request.headers)
+    return account
 
 
 def _response(reply: Reply) -> Response:

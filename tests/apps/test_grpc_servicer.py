@@ -11,12 +11,14 @@ from PIL import Image
 
 from apps import grpc_protocol_pb2 as pb
 from apps.access import AccessError
+from apps.account import Books
 from apps.backend import GuardedBackend
 from apps.breaker import Breaker
 from apps.endpoint import Endpoint
 from apps.grpc_door import REMAINING_METADATA, SERVICE_NAME, add_service
 from apps.grpc_methods import GrpcMethods
 from apps.grpc_servicer import Servicer
+from apps.meter import NoMeter
 from apps.refusal import Refused, RefusedError
 from apps.router import Arm, Patience, Router
 from apps.service import Service
@@ -38,11 +40,11 @@ class Model:
         return rows.reshape(len(rows), -1).astype(np.float32)[:, :3] / np.float32(25.5) + np.float32(self.offset)
 
 
-class Ledger:
+class Ledger(NoMeter):
     def __init__(self):
         self.records = []
 
-    def record(self, release, variant, reason, status, latency_ms, protocol="http"):
+    def record(self, release, variant, reason, status, latency_ms, protocol, parse_ms, encode_ms):
         assert latency_ms >= 0 and protocol == "grpc"
         self.records.append((release, variant, reason, status))
 
@@ -75,8 +77,9 @@ class Served:
         self.student, self.teacher, self.ledger = Model(), Model(100.0), Ledger()
         arm = Arm(3, 1.0, 2.0, 0.9, self.student, GuardedBackend(self.teacher, Breaker(), 0.0))
         router = Router([arm, replace(arm, number=4)], Patience(0.04, 0.01, 5.0))
-        service = Service("tiny", Encoder(IMAGE), router, {"deadline_ms": 40.0}, 4, meter=self.ledger)
-        second = Service("second", Encoder(IMAGE), Router([arm], Patience(0.04, 0.01, 5.0)), meter=Ledger())
+        service = Service("tiny", Encoder(IMAGE), router, {"deadline_ms": 40.0}, 4, Books("tiny", self.ledger))
+        router = Router([arm], Patience(0.04, 0.01, 5.0))
+        second = Service("second", Encoder(IMAGE), router, books=Books("second", Ledger()))
         self.methods = GrpcMethods()
         self.methods.grpc = Servicer(Endpoint({"tiny": service, "second": second}, 1_000), access)
 
@@ -110,6 +113,7 @@ def test_the_cascade_answers_and_says_who_did(served):
     np.testing.assert_allclose(numbers(response), [[10, 0, 0], [105.0196, 104.98039, 100]], rtol=1e-5)
     assert (response.model_name, response.model_version, response.id) == ("tiny", "3", "9")
     assert response.parameters["reason"].string_param == "confident,escalated"
+    assert call.trailing.pop("x-request-id")
     assert call.trailing == {"x-tandem-variant": "mixed", "x-tandem-reason": "mixed", "x-tandem-release": "3"}
     assert served.ledger.records == [("3", "mixed", "mixed", 200)]
 

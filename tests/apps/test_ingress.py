@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apps.account import Books
 from apps.backend import GuardedBackend
 from apps.breaker import Breaker
 from apps.endpoint import Endpoint
+from apps.meter import NoMeter
 from apps.refusal import Refused, RefusedError
 from apps.router import Arm, Patience, Router
 from apps.service import MAX_DECODING, Service
@@ -40,12 +42,21 @@ class Model:
         return flat / np.float32(25.5) + np.float32(self.offset)
 
 
-class Ledger:
+class Ledger(NoMeter):
     def __init__(self):
         self.records = []
+        self.in_flight = 0
 
-    def record(self, release, variant, reason, status, latency_ms):
-        assert latency_ms >= 0
+    def began(self):
+        self.in_flight += 1
+
+    def ended(self):
+        self.in_flight -= 1
+
+    def record(self, release, variant, reason, status, latency_ms, protocol, parse_ms, encode_ms):
+        assert latency_ms >= parse_ms + encode_ms >= 0
+        assert protocol == "http"
+        assert self.in_flight >= 0
         self.records.append((release, variant, reason, status))
 
 
@@ -57,7 +68,7 @@ class Served:
         arm = Arm(3, 1.0, 2.0, 0.9, self.student, GuardedBackend(self.teacher, Breaker(), 0.0))
         router = Router([arm, replace(arm, number=4, weight=1.0)], Patience(0.04, 0.01, 5.0))
         about = {"model": "tiny", "labels": list(encoder.encoding.labels)}
-        service = Service("tiny", encoder, router, about, max_rows, meter=self.ledger)
+        service = Service("tiny", encoder, router, about, max_rows, Books("tiny", self.ledger))
         second = Service("second", encoder, Router([replace(arm, number=9)], Patience(0.04, 0.01, 5.0)))
         self.app = build_app(Endpoint({"tiny": service, "second": second}, max_body_bytes))
 
