@@ -17,7 +17,7 @@ from apps.protocol import HEADER_LENGTH
 from apps.router import Arm, Patience, Router
 from apps.service import Service
 from apps.web import build_app
-from tests.apps.test_grpc_servicer import Call, Ledger
+from tests.apps.test_grpc_servicer import Call
 from training.encoding import NUMPY_OF_DATATYPE, Encoder, ImageEncoding, TensorSpec
 
 ENCODER = Encoder(ImageEncoding(height=1, width=3, channels=1, labels=("a", "b", "c")))
@@ -48,7 +48,7 @@ def toy(datatype):
     model = Kept()
     arm = Arm(1, 1.0, 1.0, 0.0, model, GuardedBackend(model, Breaker(), 0.0))
     kind = type("ToyOfDatatype", (Toy,), {"datatype": datatype})
-    return kind("toy", ENCODER, Router([arm], Patience(0.04, 0.01, 5.0)), meter=Ledger()), model
+    return kind("toy", ENCODER, Router([arm], Patience(0.04, 0.01, 5.0))), model
 
 
 def ask_rest(service, entry, tail=b""):
@@ -60,7 +60,6 @@ def ask_rest(service, entry, tail=b""):
             headers = {HEADER_LENGTH: str(len(text))} if tail else {}
             return await client.post("/v2/models/toy/infer", content=text + tail, headers=headers)
 
-    service.meter.record = lambda *args, **rest: None
     response = asyncio.run(send())
     assert response.status_code == 200, response.text
 

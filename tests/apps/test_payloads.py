@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from apps.payloads import encode_payloads
 from apps.request import InferRequest
+from tests.apps.test_ingress import IMAGE, LENGTH, Served
 from tests.toys import TEXTS, VOCABULARY, WORDS
 from training.encoding import Encoder, ImageEncoding, PayloadError
 from training.tokenizer import train_tokenizer
@@ -93,3 +95,15 @@ def test_a_cancelled_request_decodes_no_more():
     with ThreadPoolExecutor(1) as decoders:
         asyncio.run(ask_and_leave(decoders))
     assert decoded == [b"a"]
+
+
+def test_an_image_file_is_answered_over_v2_as_over_v1():
+    endpoint, file = Served(Encoder(IMAGE)), png([[10, 255], [0, 0]])
+    raw = len(file).to_bytes(4, "little") + file
+    entry = {"name": "payload", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
+    text = json.dumps({"inputs": [entry]}).encode()
+    response = endpoint.ask("POST", "/v2/models/tiny/infer", content=text + raw, headers={LENGTH: str(len(text))})
+    assert response.status_code == 200, response.text
+    as_file = endpoint.ask("POST", "/v1/models/tiny:predict", content=file, headers={"content-type": "image/png"})
+    assert as_file.json()["predictions"][0]["label"] == "b"
+    assert int(np.argmax(response.json()["outputs"][0]["data"])) == 1
