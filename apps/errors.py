@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
-from apps.protocol import ProtocolError
+from apps.access import AccessError
 from apps.refusal import RefusedError
 from apps.router import UnknownReleaseError
+from apps.tensors import ProtocolError
 from training.encoding import PayloadError
 
 STATUS_OF_REFUSAL = {"overload": 503, "unavailable": 503, "timeout": 504}
@@ -24,7 +25,7 @@ class Failure:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-EXPECTED = (ProtocolError, PayloadError, RefusedError, UnknownModelError, UnknownReleaseError)
+EXPECTED = (ProtocolError, PayloadError, RefusedError, AccessError, UnknownModelError, UnknownReleaseError)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -33,6 +34,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(error.status, str(error))
     if isinstance(error, PayloadError):
         return Failure(400, str(error))
+    if isinstance(error, AccessError):
+        return Failure(error.status, str(error), error.headers)
     if isinstance(error, UnknownModelError | UnknownReleaseError):
         return Failure(404, str(error))
     if isinstance(error, RefusedError):

@@ -28,7 +28,11 @@ PLATFORM = "tandem_cascade"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error` says what", **openapi.ERROR},
     404: {"description": "No such model or version", **openapi.ERROR},
+    401: {"description": "The endpoint asks for an API key", **openapi.ERROR},
+    403: {"description": "The API key is not for this model", **openapi.ERROR},
     413: {"description": "The request is too large", **openapi.ERROR},
+    415: {"description": "The body is compressed", **openapi.ERROR},
+    429: {"description": "The API key's rate is used up; `Retry-After` says when to ask again", **openapi.ERROR},
     503: {"description": "Overloaded or unavailable, and no fallback allowed", **openapi.ERROR},
     504: {"description": "Not in time, and no fallback allowed", **openapi.ERROR},
 }
