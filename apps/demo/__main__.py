@@ -8,6 +8,7 @@ Exit status 0: shown; 1: a step failed; 2: the port or the state folder is in us
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,14 +36,18 @@ from apps.up import FAILED, IN_USE, INTERRUPTED, SERVED, InUseError, check_port,
 MODEL = "digits"
 APPLICATION = "tandem"
 OBJECTIVE_MS, RESERVE_MS = 150.0, 30.0
-MAX_TEACHERS = 2
+
+
+def max_teachers() -> int:
+    """One core is for the ingress, the load and the page: a teacher more than there are others would slow all down."""
+    return min(3, max(1, (os.cpu_count() or 1) - 1))
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m apps.demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--port", type=int, default=8000, help="of the endpoint (%(default)s)")
     parser.add_argument("--page-port", type=int, default=0, help="of the page (a free one by default)")
-    parser.add_argument("--row-ms", type=float, default=40.0, help="what an image costs the teacher (%(default)s)")
+    parser.add_argument("--row-ms", type=float, default=50.0, help="what an image costs the teacher (%(default)s)")
     parser.add_argument("--deferred", type=float, default=0.3, help="share of images for the teacher (%(default)s)")
     parser.add_argument("--pace", type=float, default=1.0, help="1 is about three minutes, 2 half of it (%(default)s)")
     parser.add_argument("--state-dir", type=Path, default=ROOT / ".tandem" / "demo", metavar="DIR", help="%(default)s")
@@ -91,14 +96,18 @@ def demonstrate(options: argparse.Namespace, console: Console) -> int:
             dashboard_url=cluster.ray.dashboard_url,
             application=APPLICATION,
             model=MODEL,
-            inputs=launch.inputs,
+            inputs=demo_inputs(cluster),
             release=release,
             objective_ms=OBJECTIVE_MS,
-            max_replicas=MAX_TEACHERS,
+            max_replicas=max_teachers(),
         )
         acts = [replace(act, seconds=act.seconds / options.pace) for act in ACTS]
         asyncio.run(show(endpoint, acts, cluster, options, console))
     return SERVED
+
+
+def demo_inputs(cluster: LocalCluster) -> Path:
+    return cluster.state_dir / "demo-inputs.npz"
 
 
 def make_release(cluster: LocalCluster, stages: Stages, options: argparse.Namespace) -> DemoRelease:
@@ -107,7 +116,7 @@ def make_release(cluster: LocalCluster, stages: Stages, options: argparse.Namesp
     log_path = cluster.log_dir / "demo-release.log"
     stages.run(
         "Make the teacher slow",
-        [*command, f"--cache-dir={cluster.cache_dir}"],
+        [*command, f"--cache-dir={cluster.cache_dir}", f"--inputs={demo_inputs(cluster)}"],
         env=cluster.environment,
         log_path=log_path,
         cwd=ROOT,
@@ -116,7 +125,7 @@ def make_release(cluster: LocalCluster, stages: Stages, options: argparse.Namesp
 
 
 def demo_config(shipped: dict[str, Any], release: int) -> dict[str, Any]:
-    """The shipped Serve config with the demo's Release and objective, and a teacher that may have a second replica."""
+    """The shipped Serve config with the demo's Release and objective."""
     (application,) = shipped["applications"]
     application["name"] = APPLICATION
     application["args"] = {
@@ -128,7 +137,7 @@ def demo_config(shipped: dict[str, Any], release: int) -> dict[str, Any]:
     }
     (teacher,) = (item for item in application["deployments"] if item["name"] == "Teacher")
     scaling = teacher["autoscaling_config"]
-    scaling |= {"min_replicas": 1, "max_replicas": MAX_TEACHERS, "downscale_delay_s": 10}
+    scaling |= {"min_replicas": 1, "max_replicas": max_teachers(), "downscale_delay_s": 10}
     scaling["policy"]["policy_kwargs"] |= {"p95_ms": OBJECTIVE_MS - RESERVE_MS, "cooldown_s": 10}
     return shipped
 
@@ -152,10 +161,19 @@ async def show(
         say(f"Picture: {picture}")
         if not options.once:
             say(f"The page stays at {board.url}, the endpoint at {endpoint.url}. Ctrl-C stops everything.")
-            while cluster.ended_process() is None:
-                await asyncio.sleep(0.5)
+            await _stay(cluster)
     finally:
         await board.stop()
+
+
+async def _stay(cluster: LocalCluster) -> None:
+    """Until Ctrl-C, which is how it should end; raises ProcessError when a server ends by itself."""
+    try:
+        while (ended := cluster.ended_process()) is None:
+            await asyncio.sleep(0.5)
+    except asyncio.CancelledError:
+        return
+    raise ended.describe_failure(f"ended by itself with status {ended.returncode}")
 
 
 def _save(outcome: Outcome, endpoint: Endpoint, acts: Sequence[Act], page_url: str, picture: Path) -> None:

@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass
 class Seen:
-    """All windows of one act, added up."""
+    """All requests of one act, whenever they ended, and what there was of the teacher meanwhile."""
 
     requests: int = 0
     right: int = 0
@@ -60,11 +60,13 @@ class Seen:
     most_replicas: int = 0
     without_teacher_s: float = 0.0
 
-    def add(self, window: Window, seconds: float, replicas: int) -> None:
+    def add(self, window: Window) -> None:
         self.requests += sum(window.routes.values())
         self.right += window.right
         self.routes.update(window.routes)
         self.latencies_ms += window.latencies_ms
+
+    def pass_time(self, seconds: float, replicas: int) -> None:
         self.seconds += seconds
         self.most_replicas = max(self.most_replicas, replicas)
         self.without_teacher_s += 0.0 if replicas else seconds
@@ -96,22 +98,27 @@ class Recorder:
         self.seen = [Seen() for _ in acts]
         self.samples: list[Sample] = []
 
-    def add(self, window: Window, act: int, replicas: int, starting: int) -> Sample:
-        """`replicas` of the teacher run and `starting` are on their way."""
-        seconds = max(window.at_s - self._last_s, 1e-3)
-        self._last_s = window.at_s
-        self.seen[act].add(window, seconds, replicas)
-        self._recent = [one for one in self._recent if one.at_s > window.at_s - LATENCY_WINDOW_S] + [window]
+    def add(self, windows: Sequence[Window], act: int, rate: float, replicas: int, starting: int) -> Sample:
+        """One report, in `act`; `replicas` of the teacher run and `starting` are on their way."""
+        at_s = windows[0].at_s
+        seconds = max(at_s - self._last_s, 1e-3)
+        self._last_s = at_s
+        for window in windows:
+            self.seen[window.act].add(window)
+        self.seen[act].pass_time(seconds, replicas)
+        self._recent = [one for one in self._recent if one.at_s > at_s - LATENCY_WINDOW_S] + list(windows)
         ended = sum(sum(one.routes.values()) for one in self._recent)
         latencies_ms = [latency for one in self._recent for latency in one.latencies_ms]
-        in_time = sum(latency <= self._objective_ms for latency in latencies_ms)
+        routes: Counter[str] = Counter()
+        for window in windows:
+            routes.update(window.routes)
         sample = Sample(
-            at_s=window.at_s,
+            at_s=at_s,
             act=act,
-            rate=window.rate,
-            by_route_per_s={route: count / seconds for route, count in window.routes.items()},
+            rate=rate,
+            by_route_per_s={route: count / seconds for route, count in routes.items()},
             p95_ms=quantile_ms(latencies_ms, ended),
-            in_time=_share(in_time, ended),
+            in_time=_share(sum(latency <= self._objective_ms for latency in latencies_ms), ended),
             accuracy=_share(sum(one.right for one in self._recent), len(latencies_ms)),
             replicas=replicas,
             starting=starting,

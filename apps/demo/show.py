@@ -103,7 +103,8 @@ class Show:
         text = (
             f"The teacher takes {release.row_ms:.0f} ms an image here, since it looks at {release.copies} moved copies "
             f"of each: {release.teacher_rows_per_s:.0f} images a second. The student takes a fraction of one, and "
-            f"defers {release.deferred:.0%} of them by a threshold chosen for this demonstration."
+            f"defers {release.deferred:.0%} of them by a threshold chosen for this demonstration. The images are test "
+            "digits moved by a pixel, which neither is used to."
         )
         return {
             "text": text,
@@ -126,7 +127,7 @@ class Show:
             rate = self._endpoint.rate(act)
             self._board.publish("act", act=number, at_s=self._now_s)
             self._say(f"{act.title}: {rate:.0f} requests/s for {act.seconds:.0f} s. {act.says}")
-            orders.write(json.dumps({"rate": rate, "mode": act.mode}).encode() + b"\n")
+            orders.write(json.dumps({"rate": rate, "mode": act.mode, "act": number}).encode() + b"\n")
             await orders.drain()
             if act.kills:
                 await asyncio.sleep(min(KILL_AFTER_S, act.seconds / 4))
@@ -143,9 +144,10 @@ class Show:
 
     async def _listen(self, reports: asyncio.StreamReader) -> None:
         while line := await reports.readline():
-            window = Window(**json.loads(line))
-            self._now_s = window.at_s
-            sample = self._recorder.add(window, self._act, len(self._teachers), self._starting)
+            windows = [Window(**window) for window in json.loads(line)]
+            self._now_s = windows[0].at_s
+            rate = self._endpoint.rate(self._acts[self._act])
+            sample = self._recorder.add(windows, self._act, rate, len(self._teachers), self._starting)
             self._board.publish("sample", **asdict(sample))
 
     async def _watch(self) -> None:

@@ -1,8 +1,8 @@
-"""`python -m apps.demo.traffic URL MODEL INPUTS.npz`: an open load that is told its rate, and tells what comes back.
+"""`python -m apps.demo.traffic URL MODEL INPUTS.npz MS`: an open load that is told its rate and tells what comes back.
 
-Reads lines such as {"rate": 50, "mode": "cascade"} and writes one line about each half second. Requests leave when
-their time has come, whether or not earlier ones were answered, and latency counts from that time. Ends when its input
-ends, so it cannot outlive who started it.
+Reads lines such as {"rate": 50, "mode": "cascade", "act": 0} and writes a list of Windows each half second. Requests
+leave when their time has come, whether or not earlier ones were answered, and latency counts from that time. Ends when
+its input ends, so it cannot outlive who started it.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import itertools
 import json
 import random
 import sys
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
@@ -21,27 +20,30 @@ import numpy as np
 REPORT_EVERY_S = 0.5
 TIMEOUT_S = 5.0
 MAX_IN_FLIGHT = 600
+# Full, or too late to be of use: said at once.
+REFUSED = (429, 503, 504)
 # Routes of requests that got no answer.
 UNANSWERED = ("shed", "failed")
 
 
 @dataclass
 class Window:
-    """What became of the requests that ended within one report's time.
+    """What became of the requests of one act that ended within one report's time.
 
     `latencies_ms` are of those that were answered, `right` says how many of these were right; `routes` counts all by
     the reason that the answer gave, "shed" where it was a refusal, "failed" where there was none.
     """
 
     at_s: float
-    rate: float
-    right: int
+    act: int
+    right: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     routes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ended:
+    act: int
     latency_ms: float
     route: str
     right: bool
@@ -73,14 +75,13 @@ class Traffic:
         self._url = url
         self._payloads = itertools.cycle(made)
         self._random = random.Random(0)  # the same arrivals at every demonstration
-        self._mode = "cascade"
-        self._rate = 0.0
+        self._mode, self._rate, self._act = "cascade", 0.0, 0
         self._changed = asyncio.Event()
         self._ended: list[Ended] = []
         self._in_flight: set[asyncio.Task[None]] = set()
 
-    def set(self, rate: float, mode: str) -> None:
-        self._rate, self._mode = rate, mode
+    def set(self, rate: float, mode: str, act: int = 0) -> None:
+        self._rate, self._mode, self._act = rate, mode, act
         self._changed.set()
 
     async def send(self) -> None:
@@ -96,36 +97,37 @@ class Traffic:
                 due += self._random.expovariate(self._rate)
                 await asyncio.sleep(max(0.0, due - perf_counter()))
                 if len(self._in_flight) >= MAX_IN_FLIGHT:
-                    self._ended.append(Ended(0.0, "failed", False))
+                    self._ended.append(Ended(self._act, 0.0, "failed", False))
                     continue
                 task = asyncio.create_task(self._ask(session, next(self._payloads), self._mode, due))
                 self._in_flight.add(task)
                 task.add_done_callback(self._in_flight.discard)
 
     async def _ask(self, session: aiohttp.ClientSession, payload: Payload, mode: str, due: float) -> None:
-        route, right = "failed", False
+        act, route, right = self._act, "failed", False
         try:
             async with session.post(self._url, data=payload.bodies[mode]) as response:
                 answer = await response.json(content_type=None)
                 if response.status == 200:
                     route = response.headers.get("x-tandem-reason", "answered")
                     right = int(np.argmax(answer["outputs"][0]["data"])) == payload.label
-                elif response.status in (429, 503):
+                elif response.status in REFUSED:
                     route = "shed"
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError):
             route = "failed"
-        self._ended.append(Ended((perf_counter() - due) * 1e3, route, right))
+        self._ended.append(Ended(act, (perf_counter() - due) * 1e3, route, right))
 
-    def read(self, at_s: float) -> Window:
-        """What ended since the last reading."""
+    def read(self, at_s: float) -> list[Window]:
+        """What ended since the last reading, one Window for each act; the act that goes on has one in any case."""
         ended, self._ended = self._ended, []
-        return Window(
-            at_s=at_s,
-            rate=self._rate,
-            right=sum(one.right for one in ended),
-            latencies_ms=[round(one.latency_ms, 1) for one in ended if one.route not in UNANSWERED],
-            routes=dict(Counter(one.route for one in ended)),
-        )
+        windows = {act: Window(at_s, act) for act in sorted({one.act for one in ended} | {self._act})}
+        for one in ended:
+            window = windows[one.act]
+            window.right += one.right
+            window.routes[one.route] = window.routes.get(one.route, 0) + 1
+            if one.route not in UNANSWERED:
+                window.latencies_ms.append(round(one.latency_ms, 1))
+        return list(windows.values())
 
 
 async def run(url: str, made: list[Payload]) -> None:
@@ -138,7 +140,7 @@ async def run(url: str, made: list[Payload]) -> None:
     try:
         while line := await reader.readline():
             order = json.loads(line)
-            traffic.set(float(order["rate"]), str(order["mode"]))
+            traffic.set(float(order["rate"]), str(order["mode"]), int(order["act"]))
     finally:
         sending.cancel()
         reporting.cancel()
@@ -148,7 +150,7 @@ async def _report(traffic: Traffic) -> None:
     started = perf_counter()
     for number in itertools.count(1):
         await asyncio.sleep(max(0.0, started + number * REPORT_EVERY_S - perf_counter()))
-        print(json.dumps(asdict(traffic.read(perf_counter() - started))), flush=True)
+        print(json.dumps([asdict(window) for window in traffic.read(perf_counter() - started)]), flush=True)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ const ROUTES = [
   { name: "teacher", colour: "--teacher", of: (route) => route === "escalated" || route === "pinned" },
   { name: "student, sure of it", colour: "--student", of: (route) => route === "confident" },
   { name: "student, for the teacher", colour: "--stand-in", of: (route) => route.startsWith("fallback") },
-  { name: "refused", colour: "--refused", of: (route) => route === "shed" },
+  { name: "refused, for want of time", colour: "--refused", of: (route) => route === "shed" },
   { name: "failed", colour: "--failed", of: (route) => route === "failed" },
 ];
 const LEFT = 44, RIGHT = 8, TOP = 18, BOTTOM = 18;

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from aiohttp import web
 
-from apps.demo.traffic import Traffic, payloads
+from apps.demo.traffic import Ended, Traffic, Window, payloads
 
 LABELS = np.array([0, 1, 2])
 INPUTS = np.zeros((3, 1, 2, 2), np.uint8)
@@ -32,7 +32,8 @@ def exchange(answer, mode="cascade", rate=200.0, seconds=0.5):
         try:
             traffic.set(rate, mode)
             await asyncio.sleep(seconds)
-            return traffic.read(seconds)
+            (window,) = traffic.read(seconds)
+            return window
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
@@ -55,11 +56,11 @@ def test_answers_are_counted_by_reason_and_judged_by_their_label():
 
 
 def test_a_refusal_is_shed_and_anything_else_has_failed():
-    statuses = iter([503, 429, 500, 404] * 1_000)
+    statuses = iter([503, 429, 504, 500, 404, 502] * 1_000)
     window = exchange(lambda body: web.Response(status=next(statuses)))
     counts = Counter(window.routes)
     assert set(counts) == {"shed", "failed"}
-    assert abs(counts["shed"] - counts["failed"]) <= 2
+    assert abs(counts["shed"] - counts["failed"]) <= 3
     assert (window.latencies_ms, window.right) == ([], 0)
 
 
@@ -72,3 +73,15 @@ def test_the_teacher_alone_is_asked_with_a_deadline():
 
     exchange(answer, mode="teacher")
     assert set(asked) == {'{"mode": "teacher", "deadline_ms": 100.0}'}
+
+
+def test_an_ended_request_is_told_under_the_act_that_sent_it():
+    traffic = Traffic("http://127.0.0.1:9/infer", payloads(INPUTS, LABELS, 100.0))
+    traffic.set(0.0, "cascade", 3)
+    traffic._ended += [Ended(2, 7.0, "pinned", True), Ended(3, 5.0, "confident", False), Ended(2, 1.0, "shed", False)]
+    assert traffic.read(1.5) == [
+        Window(1.5, 2, 1, [7.0], {"pinned": 1, "shed": 1}),
+        Window(1.5, 3, 0, [5.0], {"confident": 1}),
+    ]
+    # The act that goes on is told of though nothing ended.
+    assert traffic.read(2.0) == [Window(2.0, 3)]
