@@ -94,6 +94,10 @@ class Batcher:
         """Rows that wait; those that run now are not among them."""
         return self._waiting.rows
 
+    def call_s(self, rows: int) -> float:
+        """What a call of so many rows is known to take; 0 while nothing is known."""
+        return self._waiting.call_s(rows)
+
     @property
     def busy_s(self) -> float:
         """For how long the current call has been running; 0 when idle."""

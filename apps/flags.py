@@ -64,6 +64,11 @@ FLAGS = (
         "a batch goes to the teacher as one gRPC message; the default of 4 MB is no more than 27 images of 224x224",
     ),
     Flag(
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE",
+        str(16 * 1024 * 1024),
+        "a client's gRPC message is read whole before it can be refused; the default is 2 GiB",
+    ),
+    Flag(
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S",
         "60",
         "a HAProxy that a reload replaced goes with its last connection, after this at the latest: longer than any "

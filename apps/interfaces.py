@@ -20,7 +20,7 @@ def keep_to_loopback(node_ip: str | None = None) -> None:
     if node_ip is None:
         import ray
 
-        node_ip = ray.util.get_node_ip_address()
+        node_ip = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     if not ip_address(node_ip).is_loopback:
         return
     from ray.serve._private import default_impl, replica

@@ -11,9 +11,11 @@ from ray import serve
 
 from apps.batcher import Batcher, Job
 from apps.exchange import Answered, Call, Ready, Reply
+from apps.interfaces import keep_to_loopback
 from apps.load import Batching, ModelSource, open_batcher
 from apps.metered import export_batcher
 from apps.refusal import Refused, RefusedError
+from apps.scaling_signals import ModelSignals
 from training.encoding import Array
 
 __all__ = ["STUCK_S", "Call", "Model", "Reply"]
@@ -28,9 +30,12 @@ class Model:
     """Loads its Version and warms up before it is ready."""
 
     def __init__(self, source: ModelSource) -> None:
+        keep_to_loopback()
         self._stand_on(open_batcher(source.fetch(), source), source.batching, source.limits.max_batch_rows)
         if source.counted_as is not None:
             export_batcher(self._batcher, source.counted_as)
+        # Last, since it goes on telling whoever counts the batches.
+        self._signals = ModelSignals(self._batcher, self._batcher.call_s, source.limits.max_batch_rows)
 
     def _stand_on(self, batcher: Batcher, batching: Batching, max_batch_rows: int) -> None:
         self._batcher = batcher
@@ -104,6 +109,9 @@ class Model:
                 self._batcher.withdraw(job)
             elif not job.future.cancelled():
                 job.future.exception()  # seen, though nobody may have been left to be told
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._signals.read()
 
     def check_health(self) -> None:
         if self._batcher.busy_s > STUCK_S:

@@ -19,7 +19,7 @@ from typing import IO
 from rich.console import Console
 from rich.markup import escape
 
-from apps.launcher.deploy import DeployError
+from apps.launcher.deploy import GRPC_PORT_OFFSET, DeployError
 from apps.launcher.launch import Commands, Launch
 from apps.launcher.local import ROOT, LocalCluster
 from apps.launcher.ports import find_holder, is_free
@@ -105,11 +105,14 @@ def up(options: argparse.Namespace, commands: Commands, console: Console) -> int
 
 
 def check_port(port: int) -> None:
-    """Raises InUseError that names who listens on `port` and how to choose another."""
-    if not is_free(port):
-        other = next((candidate for candidate in range(port + 1, min(port + 100, 65_536)) if is_free(candidate)), None)
-        advice = f"Stop that, or choose another port: make up PORT={other or 'N'}"
-        raise InUseError(f"Port {port} is taken by {find_holder(port)}. {advice}\nNothing was started.")
+    """Raises InUseError that names who listens on `port`, or on that of gRPC, and how to choose another."""
+    for wanted in (port, port + GRPC_PORT_OFFSET):
+        if not is_free(wanted):
+            others = range(port + 1, min(port + 100, 65_536 - GRPC_PORT_OFFSET))
+            other = next((free for free in others if is_free(free) and is_free(free + GRPC_PORT_OFFSET)), None)
+            advice = f"Stop that, or choose another port: make up PORT={other or 'N'}"
+            what = f"Port {wanted}" if wanted == port else f"Port {wanted}, for gRPC,"
+            raise InUseError(f"{what} is taken by {find_holder(wanted)}. {advice}\nNothing was started.")
 
 
 def lock(state_dir: Path) -> IO[str]:

@@ -87,11 +87,12 @@ def _failure(request: Request, failure: Failure) -> Response:
 def add_health(app: FastAPI) -> None:
     @app.get("/v2/health/live", tags=["health"], response_class=Response)
     async def live() -> Response:
-        return Response()
+        # Triton's clients look at the status alone, kserve's read the body.
+        return _json({"live": True})
 
     @app.get("/v2/health/ready", tags=["health"], response_class=Response)
     async def ready() -> Response:
-        return Response()
+        return _json({"ready": True})
 
 
 def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
@@ -102,8 +103,8 @@ def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
         return _json(server_metadata(tandem_version()))
 
     async def model_ready(request: Request) -> Response:
-        _find(request, endpoint)
-        return Response()
+        service, _ = _find(request, endpoint)
+        return _json({"name": service.model, "ready": True})
 
     async def metadata(request: Request) -> Response:
         service, release = _find(request, endpoint)
@@ -126,8 +127,9 @@ def add_metadata(app: FastAPI, endpoint: Endpoint) -> None:
         version = None if release is None else str(release)
         return _json(service.books.meter.statistics(service.versions, version))
 
+    answers: dict[int | str, dict[str, Any]] = {200: openapi.STATISTICS_ANSWER, 404: _ERRORS[404]}
     for prefix, extra in _model_paths():
-        add(f"{prefix}/stats", stats, openapi_extra={"parameters": extra})
+        add(f"{prefix}/stats", stats, openapi_extra={"parameters": extra}, responses=answers)
 
     async def about(request: Request) -> Response:
         service, _ = _find(request, endpoint)

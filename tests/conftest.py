@@ -39,10 +39,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]
 
 @pytest.fixture(scope="session")
 def serve_port(cluster: "LocalCluster") -> int:
-    """The port of this session's Serve: one for all tests, since a running Serve cannot change it."""
+    """The port of this session's Serve, and after it that of its gRPC: a running Serve cannot change them."""
     from apps.launcher.ports import free_block
 
-    return free_block(1)
+    return free_block(2)
 
 
 @pytest.fixture(scope="session")

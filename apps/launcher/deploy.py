@@ -15,8 +15,14 @@ class DeployError(RuntimeError):
     """Ray Serve could not bring the application up, or not in time."""
 
 
+# The usual ports are 8000 and 9000: gRPC goes as far above any other.
+GRPC_PORT_OFFSET = 1000
+
+
 def write_config(source: Path, target: Path, *, port: int, args: Mapping[str, object]) -> str:
     """Write `source` to `target` with this port on loopback and these arguments; returns the application's name.
+
+    gRPC, where `source` has it, listens on `port` + GRPC_PORT_OFFSET.
 
     Raises DeployError where `source` is not a Serve config with one application.
     """
@@ -25,6 +31,8 @@ def write_config(source: Path, target: Path, *, port: int, args: Mapping[str, ob
     if not isinstance(applications, list) or len(applications) != 1:
         raise DeployError(f"{source} must be a Serve config with exactly one entry under 'applications'")
     config["http_options"] = {**(config.get("http_options") or {}), "host": LOOPBACK, "port": port}
+    if config.get("grpc_options"):
+        config["grpc_options"] = {**config["grpc_options"], "port": port + GRPC_PORT_OFFSET}
     application = applications[0]
     application["args"] = {**(application.get("args") or {}), **args}
     target.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -12,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 
 from apps.launcher.champion import Champion
-from apps.launcher.deploy import DeployError, deploy_command, wait_until_running, write_config
+from apps.launcher.deploy import GRPC_PORT_OFFSET, DeployError, deploy_command, wait_until_running, write_config
 from apps.launcher.local import ROOT, LocalCluster
 from apps.launcher.ports import LOOPBACK, find_holder, is_free
 from apps.launcher.process import ProcessError
@@ -134,8 +134,9 @@ class Launch:
         self._run("Save test inputs", [*self.commands.save_inputs, f"--save={self.inputs}"], "inputs.log")
 
     def deploy(self) -> None:
-        if not is_free(self.port):
-            raise DeployError(f"port {self.port} has meanwhile been taken by {find_holder(self.port)}")
+        for port in (self.port, self.port + GRPC_PORT_OFFSET):
+            if not is_free(port):
+                raise DeployError(f"port {port} has meanwhile been taken by {find_holder(port)}")
         config = self.cluster.state_dir / "serve_config.yaml"
         args = {"model": self.model, "cache_dir": str(self.cluster.cache_dir)}
         application = write_config(self.config, config, port=self.port, args=args)
@@ -184,6 +185,7 @@ class Launch:
             console.print(comparison_table(champion.release, champion.comparison))
         addresses = {
             "Endpoint": f"{self.endpoint_url}/",
+            "gRPC (V2)": f"{LOOPBACK}:{self.port + GRPC_PORT_OFFSET}",
             "OpenAPI": f"{self.endpoint_url}/docs",
             "Ray dashboard": self.cluster.ray.dashboard_url,
             "MLflow": self.cluster.tracking_uri,

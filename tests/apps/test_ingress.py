@@ -324,10 +324,17 @@ def test_each_model_of_the_endpoint_answers_under_its_own_name(endpoint):
     )
 
 
-@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"])
-def test_health_is_200_without_a_body(endpoint, path):
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/tiny/ready", {"name": "tiny", "ready": True}),
+    ],
+)
+def test_health_is_a_status_and_for_those_who_read_it_a_body(endpoint, path, body):
     response = endpoint.ask("GET", path)
-    assert (response.status_code, response.content) == (200, b"")
+    assert (response.status_code, response.json()) == (200, body)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ class Deployed:
     cluster: LocalCluster
     url: str
     name: str
+    grpc_address: str
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
@@ -42,6 +43,7 @@ def deploy(
     """Deploy the shipped serve_config.yaml with other `args` and settings by deployment; wait until it serves."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["http_options"]["port"] = port
+    config["grpc_options"]["port"] = port + 1
     (application,) = config["applications"]
     application["name"] = name
     application["args"] = {**args, "cache_dir": str(cluster.cache_dir)}
@@ -56,7 +58,7 @@ def deploy(
     subprocess.run(command, env=cluster.environment, cwd=ROOT, check=True, timeout=120, stdout=sys.stderr)
     url = f"http://127.0.0.1:{port}"
     wait_until_running(cluster.ray.dashboard_url, name, url, timeout_s=120, note=lambda state: None)
-    return Deployed(cluster, url, name)
+    return Deployed(cluster, url, name, f"127.0.0.1:{port + 1}")
 
 
 def serve_nothing(cluster: LocalCluster, port: int) -> None:

@@ -104,3 +104,11 @@ def test_an_answer_on_the_port_counts_only_when_our_own_proxy_is_healthy():
     pages = {SERVE_STATE: [serve_says("RUNNING", proxy="UNHEALTHY")], "/v2/health/ready": [(200, {})]}
     with answering(pages) as url, pytest.raises(DeployError, match="HTTP proxy UNHEALTHY"):
         wait(url, timeout_s=0.6)
+
+
+def test_grpc_listens_as_far_above_the_port_as_usual(tmp_path):
+    source = tmp_path / "source.yaml"
+    source.write_text("grpc_options: {port: 9000, grpc_servicer_functions: [a.b:c]}\napplications: [{name: tandem}]\n")
+    write_config(source, tmp_path / "target.yaml", port=8001, args={})
+    written = yaml.safe_load((tmp_path / "target.yaml").read_text())
+    assert written["grpc_options"] == {"port": 9001, "grpc_servicer_functions": ["a.b:c"]}
