@@ -1,7 +1,7 @@
 """Exporter: carries what a process counted to Ray's metrics exporter, which serves Prometheus for a whole node.
 
-Ray's own Histogram is not used: it costs a call an observation here, is replayed one by one in the node's agent and
-arrives with an approximated sum. Bucket counts are exported as they stand, as `_bucket` with `le`, `_sum` and `_count`,
+Ray's own Histogram is not used: it costs a call an observation here, is replayed one by one in the node's agent (3 and
+11 us each were measured) and arrives with an approximated sum. Bucket counts are exported as they stand, as `_bucket` with `le`, `_sum` and `_count`,
 which is all that `histogram_quantile` asks for; Prometheus calls them gauges and does not mind.
 """
 
@@ -17,8 +17,9 @@ from apps.tally import Cell, Counts, Distributions, Key, Levels
 logger = logging.getLogger("ray.serve")
 
 FLUSH_S = 1.0
-# What has not changed is told again so often: Ray forgets a gauge that nobody sets for two of its report intervals.
-REFRESH_S = 5.0
+# What has not changed is told again at every second flush: Ray forgets a gauge that nobody sets for two of its report
+# intervals, and the shortest of those is a second.
+REFRESH_S = 1.5
 # Then the thread gives way to the event loop, which would else wait for it.
 _CALLS_A_TURN = 16
 
