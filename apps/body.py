@@ -1,34 +1,46 @@
 """The body of a request: read up to a limit, and what a person sends in it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
-from apps.protocol import ProtocolError
+from apps.tensors import ProtocolError
 
 MAX_FORM_FIELDS = 8
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; raises ProtocolError 413 as soon as it is known to be larger than `max_bytes`."""
-    encoding = request.headers.get("content-encoding", "identity")
+async def read_body(headers: Mapping[str, str], receive: Receive, max_bytes: int) -> bytes:
+    """The whole body; the names of `headers` are in lower case.
+
+    Raises ProtocolError 413 as soon as it is known to be larger than `max_bytes`, and ClientDisconnect.
+    """
+    encoding = headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise ProtocolError(f"content-encoding is {encoding[:40]!r}; send the body uncompressed", status=415)
-    too_large = ProtocolError(f"the body is larger than the {max_bytes} bytes that are read", status=413)
-    length = request.headers.get("content-length", "")
+    length = headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
-        raise too_large
+        raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise too_large
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> ProtocolError:
+    return ProtocolError(f"the body is larger than the {max_bytes} bytes that are read", status=413)
 
 
 async def read_payload(body: bytes, headers: Headers, wants_text: bool) -> bytes | str:

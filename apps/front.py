@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.account import Account
@@ -48,7 +48,7 @@ class Front:
     async def _infer(self, service: Service, release: int | None, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         try:
-            body = await read_body(Request(scope, receive), self._max_body_bytes)
+            body = await read_body(headers, receive, self._max_body_bytes)
         except ClientDisconnect:
             return
         except ProtocolError as error:

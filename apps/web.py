@@ -146,13 +146,13 @@ def add_inference(app: FastAPI, endpoint: Endpoint) -> None:
     async def infer(request: Request) -> Response:
         # For the OpenAPI document, and for what names no model or Release: the Front has answered all others.
         service, release = _find(request, endpoint)
-        body = await read_body(request, endpoint.max_body_bytes)
+        body = await read_body(request.headers, request.receive, endpoint.max_body_bytes)
         account = _account(request, service)
         return _response(await service.infer(body, request.headers, release, account))
 
     async def predict(request: Request) -> Response:
         service, _ = _find(request, endpoint)
-        body = await read_body(request, endpoint.max_body_bytes)
+        body = await read_body(request.headers, request.receive, endpoint.max_body_bytes)
         account = _account(request, service)
         with account.span():
             return _response(await service.predict(body, request.headers, account))

@@ -35,7 +35,7 @@ def received(*chunks, headers=()):
 
 def read(*chunks, limit=10, headers=()):
     request, left = received(*chunks, headers=headers)
-    return asyncio.run(read_body(request, limit)), left
+    return asyncio.run(read_body(request.headers, request.receive, limit)), left
 
 
 def test_a_body_up_to_the_limit_is_read_whole():
@@ -45,11 +45,11 @@ def test_a_body_up_to_the_limit_is_read_whole():
 def test_a_body_beyond_it_is_given_up_as_soon_as_that_is_known():
     request, left = received(*[b"12345"] * 50)
     with pytest.raises(ProtocolError) as refused:
-        asyncio.run(read_body(request, 10))
+        asyncio.run(read_body(request.headers, request.receive, 10))
     assert (refused.value.status, len(left)) == (413, 48)
     request, left = received(b"1", headers=[(b"content-length", b"11")])
     with pytest.raises(ProtocolError) as refused:
-        asyncio.run(read_body(request, 10))
+        asyncio.run(read_body(request.headers, request.receive, 10))
     assert (refused.value.status, len(left)) == (413, 2)
 
 
