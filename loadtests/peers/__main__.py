@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--venvs", type=Path, default=Path("~/.cache/tandem/peers"), help="where servers are installed (%(default)s)"
     )
+    parser.add_argument("--publish", type=Path, metavar="DIR", help="write table, plot and JSON here too")
     parser.add_argument("--install", action="store_true", help="install the servers and end")
     parser.add_argument("--report", action="store_true", help="write the report of what --out holds and end")
     parser.add_argument("--profile", action="store_true", help="instead of measuring: where each server's time goes")
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace, command: str) -> int:
     file = options.out / "peers.json"
     if options.report:
-        _print_files(write_report(Results.load(file), options.out, "peers"))
+        results = Results.load(file)
+        _print_files([*write_report(results, options.out, "peers"), *_publish(results, options.publish)])
         return 0
     environments = options.venvs.expanduser().resolve()
     peers, left_out = _installed([peer(name) for name in options.servers], environments)
@@ -115,10 +117,17 @@ def _bench(options: argparse.Namespace, command: str) -> int:
         time.monotonic() + 60 * options.minutes,
     )
     results.save(file)
-    _print_files([file, *write_report(results, options.out, "peers")])
+    _print_files([file, *write_report(results, options.out, "peers"), *_publish(results, options.publish)])
     if not finished:
         print("Not all was measured: the same command with --resume goes on.")
     return 1 if results.skipped else 0
+
+
+def _publish(results: Results, folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    results.save(folder / "peers.json")
+    return write_report(results, folder, "peers")
 
 
 def _installed(peers: Sequence[Peer], environments: Path) -> tuple[list[Peer], dict[str, str]]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.peers.catalog import Peer
-from loadtests.peers.cpu import seconds_by_pid
+from loadtests.peers.cpu import seconds_by_pid, seconds_by_thread
+from loadtests.peers.cpu import spent as spent_by
 from loadtests.peers.rounds import Bench
 
 _CONNECTIONS = 64
-_LOAD_S, _RECORD_S, _RATE = 14.0, 8, 250
-# A process below this share of a core is not worth a table.
-_WORTH = 0.1
+_LOAD_S, _RECORD_S, _RATE = 4.0, 8, 250
+# py-spy needs a moment to start and one to write.
+_MARGIN_S = 2.0
+# A process below this share of a core is not worth a table; below these seconds it did nothing.
+_WORTH, _TRACE_S = 0.1, 0.02
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
 # Folders that are packages of one installation, not packages themselves.
 _OURS = ("apps", "training", "optimization", "loadtests")
@@ -76,23 +79,29 @@ def profile(bench: Bench, peer: Peer, py_spy: Path) -> str:
         posts = bench.posts(wire, kind)
         bench.client.run(address, posts, _CONNECTIONS, 2)
         before = seconds_by_pid(server.pid)
-        load = bench.client.run(address, posts, _CONNECTIONS, 4)
+        threads_before = {pid: seconds_by_thread(pid) for pid in before}
+        load = bench.client.run(address, posts, _CONNECTIONS, _LOAD_S)
+        threads = {pid: seconds_by_thread(pid) for pid in before}
         spent = {
-            pid: (after[0], after[1] - before[pid][1])
-            for pid, after in seconds_by_pid(server.pid).items()
+            pid: (name, seconds - before[pid][1])
+            for pid, (name, seconds) in seconds_by_pid(server.pid).items()
             if pid in before
         }
         busiest = sorted(spent.items(), key=lambda item: -item[1][1])
-        rows = [
-            f"| {name} ({pid}) | {1e6 * cpu_s / load.requests:,.0f} |" for pid, (name, cpu_s) in busiest if cpu_s > 0.02
-        ]
+        us = 1e6 / load.requests
+        rows = [f"| {name} ({pid}) | {us * cpu_s:,.0f} |" for pid, (name, cpu_s) in busiest if cpu_s > _TRACE_S]
         parts = [
             f"## {peer.title}",
             f"{load.requests_per_s:,.0f} requests/s at {_CONNECTIONS} connections, p50 {load.p50_ms:.2f} ms.",
             "| process | CPU us a request |\n|---|---|\n" + "\n".join(rows),
         ]
         for pid, (name, cpu_s) in busiest:
-            if cpu_s >= _WORTH * 4 and (stacks := _record(bench, py_spy, pid, address, peer)) is not None:
+            if cpu_s < _WORTH * _LOAD_S:
+                break
+            gone = spent_by(threads_before[pid], threads[pid])
+            said = ", ".join(f"{thread} {us * seconds:,.0f}" for thread, seconds in gone.items())
+            parts.append(f"Threads of {name}, CPU us a request: {said}.")
+            if (stacks := _record(bench, py_spy, pid, address, peer)) is not None:
                 parts.append(_table(name, stacks))
     return "\n\n".join(parts)
 
@@ -107,13 +116,13 @@ def _record(bench: Bench, py_spy: Path, pid: int, address: str, peer: Peer) -> S
             [*command, "--format=raw", f"--output={out}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         try:
-            bench.client.run(address, bench.posts(wire, kind), _CONNECTIONS, _LOAD_S - 4)
+            bench.client.run(address, bench.posts(wire, kind), _CONNECTIONS, _RECORD_S + _MARGIN_S)
             _, said = recorder.communicate(timeout=30)
         finally:
             recorder.kill()
             recorder.wait()
         if not out.exists():
-            print(f"py-spy has nothing of process {pid}: {said.strip()[-200:]}")
+            print(f"py-spy has nothing of process {pid}: {said.partition(chr(10))[0]}")
             return None
         return Stacks.parse(out.read_text())
 

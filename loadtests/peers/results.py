@@ -59,6 +59,12 @@ class Results:
         found = [sample.load.requests_per_s for sample in self.of(server, kind, connections) if sample.load]
         return Spread.of(found) if found else None
 
+    def best_connections(self, server: str, kind: str) -> int | None:
+        """At how many connections the server answered most; None where it was not measured."""
+        rates = {count: self.rate(server, kind, count) for count in self.about["plan"]["connections"]}
+        measured = {count: spread.median for count, spread in rates.items() if spread is not None}
+        return max(measured, key=lambda count: measured[count], default=None)
+
     def p50_ms(self, server: str, kind: str, connections: int) -> Spread | None:
         found = [sample.load.p50_ms for sample in self.of(server, kind, connections) if sample.load]
         return Spread.of(found) if found else None

@@ -45,6 +45,17 @@ def test_a_figure_is_the_median_of_its_rounds() -> None:
     assert results().rate("mosec", "image", 64) is None
 
 
+def test_large_requests_are_told_at_each_servers_best() -> None:
+    """A server that sheds would else be judged by a closed loop of refusals."""
+    made = results()
+    shed = Load(1000, 4.0, 1, 1, 1, 1, failed=900)
+    made.samples = [item for item in made.samples if (item.kind, item.connections) != ("batch", 64)]
+    made.samples.append(Sample("tandem", "batch", 64, 1, 800.0, shed))
+    assert made.best_connections("tandem", "batch") == 1
+    assert made.best_connections("mosec", "batch") is None
+    assert "6,400 images/s at 1 connections" in markdown(made, "peers.png")
+
+
 def test_failed_requests_are_no_throughput() -> None:
     made = Results(ABOUT, [Sample("tandem", "image", 1, 1, 0.0, Load(100, 1.0, 1, 1, 1, 1, failed=40))])
     assert made.rate("tandem", "image", 1) == Spread(60.0, 60.0, 60.0, 1)
@@ -64,7 +75,7 @@ def test_the_report_states_ratios_spread_conditions_and_what_is_missing() -> Non
     text = markdown(results(), "peers.png")
     assert "| LitServe | 2,100 / 1,050 | 2.00 |" in text
     assert "2,100 (2,000 - 2,200)" in text
-    assert "80% of the 8,000" in text
+    assert "at 1 connections, 80% of the 8,000" in text
     assert "p50 1.50 ms, 0.60 ms more than the bare echo's 0.90 ms" in text
     assert "- pytriton: not measured. no binary for this platform" in text
     assert "litserve 0.2.19" in text
