@@ -231,6 +231,6 @@ def _draw_kind(panel: Any, results: Results, kind: str, ranked: Sequence[Peer]) 
         )
     panel.set_xlim(right=1.1 * max(panel.get_xlim()[1], 1))
     top = max(results.about["plan"]["connections"])
-    where = f"{top} connections" if rows == 1 else "each server at its best number of connections"
+    where = f"{top} connections" if rows == 1 else "each at its best"
     panel.set_title(f"Images a second, {KINDS[kind].title}, {where}", fontsize=10, loc="left")
     panel.spines[["top", "right"]].set_visible(False)
