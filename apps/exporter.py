@@ -1,8 +1,9 @@
 """Exporter: carries what a process counted to Ray's metrics exporter, which serves Prometheus for a whole node.
 
 Ray's own Histogram is not used: it costs a call an observation here, is replayed one by one in the node's agent (3 and
-11 us each were measured) and arrives with an approximated sum. Bucket counts are exported as they stand, as `_bucket` with `le`, `_sum` and `_count`,
-which is all that `histogram_quantile` asks for; Prometheus calls them gauges and does not mind.
+11 us each were measured) and arrives with an approximated sum. Bucket counts are exported as they stand, as `_bucket`
+with `le`, `_sum` and `_count`, which is all that `histogram_quantile` asks for; Prometheus calls them gauges and does
+not mind.
 """
 
 import logging
