@@ -39,6 +39,7 @@ def deploy(
     name: str,
     args: dict[str, Any],
     deployments: dict[str, dict[str, Any]] | None = None,
+    import_path: str = "apps.graph:build",
 ) -> Deployed:
     """Deploy the shipped serve_config.yaml with other `args` and settings by deployment; wait until it serves."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
@@ -46,6 +47,7 @@ def deploy(
     config["grpc_options"]["port"] = port + 1
     (application,) = config["applications"]
     application["name"] = name
+    application["import_path"] = import_path
     application["args"] = {**args, "cache_dir": str(cluster.cache_dir)}
     for deployment in application["deployments"]:
         settings = (deployments or {}).get(deployment["name"], {})

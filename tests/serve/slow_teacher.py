@@ -12,7 +12,6 @@ import apps.load
 from apps.args import AppArgs
 from apps.graph import build as build_graph
 from apps.model import Model
-from apps.scaling_signals import ModelSignals
 
 ROW_S = 0.04
 
@@ -35,10 +34,6 @@ class SlowTeacher(Model):
     def __init__(self, source):
         with patch("apps.load.open_runner", _open_slow(apps.load.open_runner)):
             super().__init__(source)
-        self._signals = ModelSignals(self._batcher, self._batcher._waiting.call_s, source.limits.max_batch_rows)
-
-    async def record_autoscaling_stats(self):
-        return self._signals.read()
 
 
 def _open_slow(open_runner):

@@ -1,19 +1,14 @@
 """Replicas follow the load, up and down, and no request is lost on the way."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 
 import httpx
 import pytest
-import yaml
 
-from apps.launcher.deploy import deploy_command, wait_until_running
-from apps.launcher.local import ROOT
-from tests.serve.deployed import Deployed, until
+from tests.serve.deployed import deploy, until
 from tests.tiny import UNSURE, publish_release
 from training.registry import Registry
 
@@ -87,26 +82,10 @@ def deploy_scaled(cluster, serve_port, tmp_path_factory):
             "downscale_delay_s": 2,
             **autoscaling,
         }
-        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-        config["http_options"]["port"] = serve_port
-        (application,) = config["applications"]
-        application["name"] = MODEL
-        application["import_path"] = "tests.serve.slow_teacher:build"
-        application["args"] = {
-            "model": MODEL,
-            "deadline_ms": deadline_ms,
-            "max_batch_rows": 4,
-            "cache_dir": str(cluster.cache_dir),
-        }
-        (teacher,) = (item for item in application["deployments"] if item["name"] == "Teacher")
-        teacher.update({"autoscaling_config": settings, "ray_actor_options": {"num_cpus": 0.2}})
-        path = folder / "serve.yaml"
-        path.write_text(yaml.safe_dump(config))
-        command = deploy_command(path, cluster.ray.dashboard_url)
-        subprocess.run(command, env=cluster.environment, cwd=ROOT, check=True, timeout=120, stdout=sys.stderr)
-        url = f"http://127.0.0.1:{serve_port}"
-        wait_until_running(cluster.ray.dashboard_url, MODEL, url, timeout_s=120, note=lambda state: None)
-        return Deployed(cluster, url, MODEL)
+        teacher = {"autoscaling_config": settings, "ray_actor_options": {"num_cpus": 0.2}}
+        args = {"model": MODEL, "deadline_ms": deadline_ms, "max_batch_rows": 4}
+        slow = "tests.serve.slow_teacher:build"
+        return deploy(cluster, folder, serve_port, MODEL, args, {"Teacher": teacher}, slow)
 
     return deploy_scaled
 
