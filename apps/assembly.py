@@ -88,9 +88,7 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
         for batcher, plan in zip(batchers, part.plans, strict=True):
             meter_batcher(batcher, books.meter, str(plan.number), "student")
     patience = Patience(args.deadline_ms / 1e3, args.reserve_ms / 1e3, args.insist_timeout_ms / 1e3)
-    guarded = [
-        _guard(teacher, classes, plan, args, books) for plan, teacher in zip(part.plans, teachers, strict=True)
-    ]
+    guarded = [_guard(teacher, classes, plan, args, books) for plan, teacher in zip(part.plans, teachers, strict=True)]
     arms = [
         Arm(plan.number, plan.weight, plan.release.temperature, plan.release.threshold, student, teacher)
         for plan, student, teacher in zip(part.plans, students, guarded, strict=True)

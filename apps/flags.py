@@ -95,6 +95,11 @@ FLAGS = (
         "a client that says nothing does not hold a connection for the default of an hour",
     ),
     Flag(
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED",
+        "0",
+        "else HAProxy sends a line a request to a process that parses it in Python; the endpoint counts by itself",
+    ),
+    Flag(
         "RAY_SERVE_HAPROXY_NBTHREAD",
         "2",
         "more threads than cores only take turns, and each keeps connections of its own to the replicas",

@@ -4,6 +4,7 @@ Shape suffixes: B rows, C classes.
 """
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from apps.backend import Backend, GuardedBackend
 from apps.batcher import Logits
 from apps.refusal import Refused, RefusedError
 from training.encoding import Array, softmax
+
+# Up to so many numbers a loop in Python is faster than NumPy.
+MOST_PLAIN_LOGITS = 64
 
 Mode = Literal["cascade", "teacher", "student"]
 MODES: tuple[Mode, ...] = ("cascade", "teacher", "student")
@@ -124,6 +128,20 @@ def sticky_draw(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode(errors="replace")).digest()[:6], "big") / 2**48
 
 
+def confidence(logits_BC: Logits, temperature: float) -> NDArray[np.float64]:
+    """The largest of each row's probabilities [B].
+
+    Most requests have one row of few logits: for those Python's own arithmetic is ten times faster than NumPy's calls.
+    """
+    if logits_BC.size > MOST_PLAIN_LOGITS:
+        return softmax(logits_BC, temperature).max(axis=-1)
+    tops = []
+    for logits_C in logits_BC.tolist():
+        top = max(logits_C)
+        tops.append(1.0 / sum([math.exp((logit - top) / temperature) for logit in logits_C]))
+    return np.array(tops)
+
+
 def escalated_rows(confidence_B: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
     """Which rows the student is not sure enough of; a confidence that is no number counts as unsure."""
     return ~(confidence_B >= threshold)
@@ -177,7 +195,7 @@ class Router:
                 raise
             logits_BC = await self._ask_teacher(arm, ask, ask.rows, started)
             return _answer(arm, logits_BC, Route("teacher", f"fallback:{error.refused.reason}"))
-        confidence_B = softmax(logits_BC, arm.temperature).max(axis=-1)
+        confidence_B = confidence(logits_BC, arm.temperature)
         escalated_B = escalated_rows(confidence_B, threshold)
         if not escalated_B.any():
             return _answer(arm, logits_BC, CONFIDENT, confidence_B)

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""HAProxy as Ray Serve starts it (RAY_SERVE_HAPROXY_BINARY_PATH), with three things put right.
+"""HAProxy as Ray Serve starts it (RAY_SERVE_HAPROXY_BINARY_PATH), with some things put right.
 
 In the configuration that Ray wrote: the pages for metrics and statistics listen on loopback instead of all interfaces,
 and what HAProxy answers by itself, when no replica could, is a 503 with the endpoint's JSON error and `Retry-After`
-instead of a 500 in plain text. And HAProxy ends with the process that started it: an orphan would keep the port.
+instead of a 500 in plain text. Where TANDEM_TLS_PEM names a file with a certificate, its chain and its key, clients
+speak TLS with it, for which Ray has no setting. And HAProxy ends with the process that started it: an orphan would keep
+the port.
 
 Only the standard library, and no import of ours: it runs at every reload.
 """
@@ -26,6 +28,12 @@ ERROR_PAGE = (
     f"{ERROR_BODY}"
 )
 
+# Of the front ends that clients use: the protocols that they may choose.
+ALPN = {"frontend http_frontend": "h2,http/1.1", "frontend grpc_frontend": "h2"}
+
+
+_LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
+
 
 def find_binary() -> str | None:
     """The HAProxy that comes with `ray[serve]` on Linux, else one on PATH."""
@@ -37,14 +45,24 @@ def find_binary() -> str | None:
     return shutil.which("haproxy")
 
 
-def put_right(config: str, error_page: Path) -> str:
-    """The configuration with loopback pages and our error page; every other line as it was."""
+def put_right(config: str, error_page: Path, tls_pem: str = "") -> str:
+    """The configuration with loopback pages, our error page and TLS if `tls_pem`; every other line as it was.
+
+    Unless RAY_SERVE_HAPROXY_LOG_TARGET names who listens, HAProxy sends no line a request into the void.
+    """
     lines, section = [], ""
     for line in config.split("\n"):
         if line and not line[0].isspace():
             section = line.strip()
+        if section == "global" and line.lstrip().startswith("log ") and _LOG_TARGET not in os.environ:
+            line = f"    # {line.strip()}"
         if section in ("frontend prometheus", "listen stats"):
             line = re.sub(r"^(\s*bind )\*?:(\d+)", r"\g<1>127.0.0.1:\2", line)
+        if tls_pem and section in ALPN and line.lstrip().startswith("bind ") and " ssl " not in line:
+            bind, address, *rest = line.split()
+            line = " ".join(
+                ["   ", bind, address, f"ssl crt {tls_pem} ssl-min-ver TLSv1.2 alpn {ALPN[section]}", *rest]
+            )
         line = re.sub(r"^(\s*errorfile 50[234]) .*", lambda found: f"{found[1]} {error_page}", line)
         lines.append(line)
     return "\n".join(lines)
@@ -53,7 +71,7 @@ def put_right(config: str, error_page: Path) -> str:
 def put_right_file(path: Path) -> None:
     error_page = path.with_name("503.http")
     error_page.write_bytes(ERROR_PAGE.encode())
-    path.write_text(put_right(path.read_text(), error_page))
+    path.write_text(put_right(path.read_text(), error_page, os.environ.get("TANDEM_TLS_PEM", "")))
 
 
 def die_with_parent() -> None:

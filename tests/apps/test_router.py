@@ -10,7 +10,18 @@ import pytest
 from apps.backend import GuardedBackend
 from apps.breaker import Breaker
 from apps.refusal import Refused, RefusedError
-from apps.router import Arm, Ask, Patience, Router, UnknownReleaseError, choose, escalated_rows, sticky_draw
+from apps.router import (
+    Arm,
+    Ask,
+    Patience,
+    Router,
+    UnknownReleaseError,
+    choose,
+    confidence,
+    escalated_rows,
+    sticky_draw,
+)
+from training.encoding import softmax
 
 PATIENCE = Patience(deadline_s=0.040, reserve_s=0.010, insist_s=5.0)
 SURE, UNSURE = [9.0, 0.0], [0.1, 0.0]
@@ -298,3 +309,15 @@ def test_a_pinned_release_overrides_the_key_and_must_be_served():
     assert {router.arm(Ask(np.zeros((1, 2)), key=str(i), release=2)).number for i in range(20)} == {2}
     with pytest.raises(UnknownReleaseError, match="served are 1, 2"):
         router.arm(Ask(np.zeros((1, 2)), release=7))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_confidence_is_the_largest_probability_however_many_rows(rows):
+    logits = np.random.default_rng(rows).normal(0, 8, (rows, 10)).astype(np.float32)
+    np.testing.assert_allclose(confidence(logits, 1.7), softmax(logits, 1.7).max(axis=-1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("row", [[np.nan, 1, 2], [1, np.nan, 2], [np.inf, np.inf, 0], [-np.inf, -np.inf, -np.inf]])
+def test_logits_that_are_no_numbers_are_no_confidence(row):
+    with np.errstate(invalid="ignore"):
+        assert escalated_rows(confidence(np.array([row], np.float32), 1.0), 0.0).all()

@@ -66,7 +66,13 @@ def test_only_the_pages_move_to_loopback(tmp_path, host):
         for line, old in zip(after.splitlines(), before.splitlines(), strict=True)
         if line != old and not line.strip().startswith(("bind ", "errorfile "))
     ]
-    assert changed == []
+    assert [line.split()[:2] for line in changed] == [["#", "log"]]
+
+
+def test_a_log_target_that_somebody_chose_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_LOG_TARGET", "127.0.0.1:514")
+    before = ray_config(tmp_path).read_text()
+    assert [line for line in put_right(before, tmp_path / "e").splitlines() if line.strip().startswith("log 127")]
 
 
 def test_doing_it_twice_changes_nothing_more(tmp_path):
