@@ -14,7 +14,7 @@ MODEL ?= digits
 DATA_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv gpu up test test-long lint format clean
+.PHONY: help venv gpu up test test-long bench demo lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -62,6 +62,12 @@ test: lint  ## Lint, types, the quick tests, the slow ones, then those on one li
 # pytest's status 5 says that no test is marked so.
 test-long: venv  ## The tests that take minutes each
 	$(BIN)/python -m pytest -m long || [ $$? -eq 5 ]
+
+bench: venv  ## Compare with other model servers on this machine (some 20 minutes; needs wrk)
+	$(BIN)/python -m loadtests.peers
+
+demo: venv  ## Three minutes that show the tandem under overload, with a live page
+	@exec $(BIN)/python -m apps.demo
 
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .
