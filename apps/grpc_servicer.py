@@ -155,7 +155,8 @@ class Servicer:
                 f"the body is larger than the {self._endpoint.max_body_bytes} bytes that are read", status=413
             )
         if size > LARGE_BODY_BYTES:
-            request = await asyncio.to_thread(_decode, service, message)
+            loop = asyncio.get_running_loop()
+            request = await loop.run_in_executor(service.decoders, _decode, service, message)
         else:
             request = _decode(service, message)
         request = await encode_payloads(request, service.encoder, service.decoders)

@@ -80,7 +80,9 @@ class Service:
     async def infer(self, body: bytes, headers: Mapping[str, str], release: int | None, account: Account) -> Reply:
         """A V2 inference request; raises ProtocolError, PayloadError, RefusedError or UnknownReleaseError."""
         if len(body) > LARGE_BODY_BYTES:
-            request = await asyncio.to_thread(self._parse, body, headers)
+            # Few at a time: JSON takes many times its size in memory.
+            loop = asyncio.get_running_loop()
+            request = await loop.run_in_executor(self.decoders, self._parse, body, headers)
         else:
             request = self._parse(body, headers)
         request = await encode_payloads(request, self.encoder, self.decoders)
