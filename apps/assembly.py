@@ -98,7 +98,7 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
     service = Service(
         model=args.model,
         encoder=encoder,
-        router=Router(arms, patience),
+        router=Router(arms, patience, office.tracing),
         about=describe(args, part.plans, artifacts[0]),
         max_rows=args.max_rows,
         books=books,

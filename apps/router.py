@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from apps.backend import Backend, GuardedBackend
 from apps.batcher import Logits
 from apps.refusal import Refused, RefusedError
+from apps.tracing import NoTracing, Tracing
 from training.encoding import Array, softmax
 
 # Up to so many numbers a loop in Python is faster than NumPy.
@@ -134,7 +135,8 @@ def confidence(logits_BC: Logits, temperature: float) -> NDArray[np.float64]:
     Most requests have one row of few logits: for those Python's own arithmetic is ten times faster than NumPy's calls.
     """
     if logits_BC.size > MOST_PLAIN_LOGITS:
-        return softmax(logits_BC, temperature).max(axis=-1)
+        largest_B: NDArray[np.float64] = softmax(logits_BC, temperature).max(axis=-1)
+        return largest_B
     tops = []
     for logits_C in logits_BC.tolist():
         top = max(logits_C)
@@ -148,17 +150,22 @@ def escalated_rows(confidence_B: NDArray[np.float64], threshold: float) -> NDArr
 
 
 class Router:
-    """An object inside the ingress replica. `draw` and `clock` are there for tests."""
+    """An object inside the ingress replica. `draw` and `clock` are there for tests.
+
+    A traced request shows who was asked: the spans `student` and `teacher`.
+    """
 
     def __init__(
         self,
         arms: Sequence[Arm],
         patience: Patience,
+        tracing: Tracing | None = None,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.arms = tuple(arms)
         self._patience = patience
+        self._tracing = tracing or NoTracing()
         self._draw = draw
         self._clock = clock
 
@@ -177,10 +184,11 @@ class Router:
         arm = self.arm(ask)
         started = self._clock()
         if ask.mode == "student":
-            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
+            logits_BC = await self._ask_student(arm, ask)
             return _answer(arm, logits_BC, Route("student", "pinned"))
         if ask.mode == "teacher":
-            logits_BC = await arm.teacher.insist(ask.rows, ask.deadline_s or self._patience.insist_s)
+            with self._tracing.step("teacher", rows=len(ask.rows)):
+                logits_BC = await arm.teacher.insist(ask.rows, ask.deadline_s or self._patience.insist_s)
             return _answer(arm, logits_BC, Route("teacher", "pinned"))
         if arm.threshold is None:
             return await self._teacher_first(arm, ask, started)
@@ -188,7 +196,7 @@ class Router:
 
     async def _cascade(self, arm: Arm, threshold: float, ask: Ask, started: float) -> Answer:
         try:
-            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
+            logits_BC = await self._ask_student(arm, ask)
         except RefusedError as error:
             # A student that is only full must not pass its load on; one that is gone has the teacher stand in.
             if error.refused.reason == "overload" or not ask.allow_fallback:
@@ -217,8 +225,12 @@ class Router:
         except RefusedError as error:
             if not ask.allow_fallback:
                 raise
-            logits_BC = await arm.student.infer(ask.rows, self._student_wait_s(ask))
+            logits_BC = await self._ask_student(arm, ask)
             return _answer(arm, logits_BC, Route("student", f"fallback:{error.refused.reason}"))
+
+    async def _ask_student(self, arm: Arm, ask: Ask) -> Logits:
+        with self._tracing.step("student", rows=len(ask.rows)):
+            return await arm.student.infer(ask.rows, self._student_wait_s(ask))
 
     def _student_wait_s(self, ask: Ask) -> float:
         if not ask.allow_fallback:
@@ -237,7 +249,8 @@ class Router:
             infer = arm.teacher.infer
         if left_s <= 0:
             raise RefusedError(Refused("timeout", "the deadline leaves no time to ask the teacher"))
-        return await infer(rows_B, left_s)
+        with self._tracing.step("teacher", rows=len(rows_B)):
+            return await infer(rows_B, left_s)
 
 
 def _answer(arm: Arm, logits_BC: Logits, route: Route, confidence_B: NDArray[np.float64] | None = None) -> Answer:

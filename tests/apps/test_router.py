@@ -21,6 +21,7 @@ from apps.router import (
     escalated_rows,
     sticky_draw,
 )
+from apps.tracing import NoTracing
 from training.encoding import softmax
 
 PATIENCE = Patience(deadline_s=0.040, reserve_s=0.010, insist_s=5.0)
@@ -321,3 +322,18 @@ def test_confidence_is_the_largest_probability_however_many_rows(rows):
 def test_logits_that_are_no_numbers_are_no_confidence(row):
     with np.errstate(invalid="ignore"):
         assert escalated_rows(confidence(np.array([row], np.float32), 1.0), 0.0).all()
+
+
+def test_a_traced_request_shows_whom_it_asked(student, teacher):
+    class Spans(NoTracing):
+        def __init__(self):
+            self.steps = []
+
+        def step(self, name, **attributes):
+            self.steps.append((name, attributes))
+            return super().step(name)
+
+    spans = Spans()
+    arm = Arm(3, 1.0, 1.0, 0.9, student, GuardedBackend(teacher, Breaker(), fair_s=0.015))
+    answer(Router([arm], PATIENCE, spans))
+    assert spans.steps == [("student", {"rows": 2}), ("teacher", {"rows": 1})]
