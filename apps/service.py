@@ -17,7 +17,6 @@ from apps.controls import read_ask
 from apps.payloads import encode_payload, encode_payloads
 from apps.protocol import encode_infer, parse_infer
 from apps.request import InferRequest, offered_outputs, settle
-from apps.request_log import REQUEST_ID
 from apps.router import Answer, Router
 from apps.tensors import HEADER_LENGTH
 from training.encoding import Array, Encoder, TensorSpec, TextEncoding, output_spec
@@ -136,11 +135,11 @@ class Service:
         return settle(request, self.encoder.encoding, self.encoder.vocabulary_size)
 
     def _reply(self, body: bytes, headers: Mapping[str, str], answer: Answer, account: Account, began: float) -> Reply:
+        # Ray Serve itself gives an HTTP request its id and sends it back.
         told = {
             "x-tandem-variant": answer.variant,
             "x-tandem-reason": answer.reason,
             "x-tandem-release": str(answer.release),
-            REQUEST_ID: account.request_id,
         }
         account.answered(answer, time.perf_counter() - began)
         return Reply(body, {**headers, **told})
