@@ -35,7 +35,10 @@ from apps.up import FAILED, IN_USE, INTERRUPTED, SERVED, InUseError, check_port,
 
 MODEL = "digits"
 APPLICATION = "tandem"
-OBJECTIVE_MS, RESERVE_MS = 150.0, 30.0
+OBJECTIVE_MS, RESERVE_MS = 250.0, 50.0
+# Ray lets its workers give way to all else on a machine: here the load and the page, which stand for other machines,
+# would go before the endpoint.
+PRIORITY = {"RAY_worker_niceness": "0"}
 
 
 def max_teachers() -> int:
@@ -47,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m apps.demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--port", type=int, default=8000, help="of the endpoint (%(default)s)")
     parser.add_argument("--page-port", type=int, default=0, help="of the page (a free one by default)")
-    parser.add_argument("--row-ms", type=float, default=50.0, help="what an image costs the teacher (%(default)s)")
-    parser.add_argument("--deferred", type=float, default=0.3, help="share of images for the teacher (%(default)s)")
+    parser.add_argument("--row-ms", type=float, default=60.0, help="what an image costs the teacher (%(default)s)")
+    parser.add_argument("--deferred", type=float, default=0.35, help="share of images for the teacher (%(default)s)")
     parser.add_argument("--pace", type=float, default=1.0, help="1 is about three minutes, 2 half of it (%(default)s)")
     parser.add_argument("--state-dir", type=Path, default=ROOT / ".tandem" / "demo", metavar="DIR", help="%(default)s")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="default: demo.png in the state folder")
@@ -79,6 +82,7 @@ def demonstrate(options: argparse.Namespace, console: Console) -> int:
     stages = Stages(console)
     with ExitStack() as stack:
         stack.enter_context(lock(options.state_dir))
+        os.environ.update(PRIORITY)
         cluster = LocalCluster(options.state_dir)
         stack.callback(_stop, cluster, stages)
         config = options.state_dir / "demo.yaml"

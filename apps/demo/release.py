@@ -37,7 +37,7 @@ from training.registry import Registry, Version
 from training.task import Source, Split, load_task
 
 ALIAS = "demo"
-PROBE_COPIES, MAX_COPIES = 27, 600
+PROBE_COPIES, MAX_COPIES = 100, 1_000
 # Moved copies of each row of a split: a few hundred rows give a share to within some percent only.
 DRAWS = 3
 TIMED_S, TIMED_CALLS = 0.6, 5
@@ -174,8 +174,8 @@ def _write(teacher: Artifact, copies: int, folder: Path) -> Artifact:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="apps.demo.release", description="Register the Release that a demo serves.")
     parser.add_argument("model")
-    parser.add_argument("--row-ms", type=float, default=50.0, help="what an image costs the teacher (%(default)s)")
-    parser.add_argument("--deferred", type=float, default=0.3, help="share of rows for the teacher (%(default)s)")
+    parser.add_argument("--row-ms", type=float, default=60.0, help="what an image costs the teacher (%(default)s)")
+    parser.add_argument("--deferred", type=float, default=0.35, help="share of rows for the teacher (%(default)s)")
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--inputs", type=Path, required=True, metavar="FILE.npz", help="where to put what to send")
     options = parser.parse_args()
