@@ -85,7 +85,7 @@ def model(monkeypatch):
     batcher.close()
 
 
-# Of the teacher's capacity, on a machine that may be busy: 80 % and 95 % of it are answered in time on a quiet one.
+# Of the teacher's capacity, on a machine that may be busy: about 76 % and 96 % are answered in time on a quieter one.
 @pytest.mark.parametrize(("budget_s", "used"), [(0.030, 0.35), (0.100, 0.5)])
 def test_a_teacher_asked_for_three_times_its_capacity_still_does_its_work(model, budget_s, used):
     states, refused_s, reasons = [], [], []
