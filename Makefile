@@ -66,8 +66,8 @@ test-long: venv  ## The tests that take minutes each
 bench: venv  ## Compare with other model servers on this machine (some 20 minutes; needs wrk)
 	$(BIN)/python -m loadtests.peers
 
-demo: venv  ## Three minutes that show the tandem under overload, with a live page
-	@exec $(BIN)/python -m apps.demo
+demo: venv  ## Three minutes that show what it is for: overload, no student, a killed teacher (PORT=)
+	@exec $(BIN)/python -m apps.demo --port $(PORT)
 
 lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff check .

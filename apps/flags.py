@@ -95,6 +95,11 @@ FLAGS = (
         "a client that says nothing does not hold a connection for the default of an hour",
     ),
     Flag(
+        "RAY_worker_niceness",
+        "0",
+        "else replicas and HAProxy run at niceness 15, behind all else on the machine; training lowers itself",
+    ),
+    Flag(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED",
         "0",
         "else HAProxy sends a line a request to a process that parses it in Python; the endpoint counts by itself",

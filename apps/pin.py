@@ -11,29 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from apps.args import AppArgs, ModelArgs
 from apps.plan import resolve_plans
+from apps.serve_config import check
 from training.registry import Registry
 
 
-class PinError(ValueError):
-    """A file that is no Serve config of this application."""
-
-
 def pin(config: Any, registry: Registry) -> dict[str, Any]:
-    """`config` with each Release's `ref` as a number; raises PinError, or PlanError where a Release is missing."""
-    applications = config.get("applications") if isinstance(config, dict) else None
-    if not isinstance(applications, list) or not applications:
-        raise PinError("there is no application in it: is this a Serve config?")
+    """`config` with each Release's `ref` as a number; raises ServeConfigError, and PlanError where one is missing."""
+    check(config)
     pinned = []
-    for application in applications:
-        try:
-            args = AppArgs.model_validate(application.get("args") or {})
-        except (ValidationError, AttributeError) as error:
-            raise PinError(f"its application's args are not valid: {error}") from error
+    for application in config["applications"]:
         raw = application.get("args") or {}
+        args = AppArgs.model_validate(raw)
         more = [
             {**item, "releases": _numbers(model, registry)}
             for item, model in zip(raw.get("more_models", []), args.more_models, strict=True)

@@ -123,6 +123,8 @@ def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     _quiet_ray_train()
+    # Beside replicas on the same machine: an epoch may take longer, a request may not.
+    os.nice(10)
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))

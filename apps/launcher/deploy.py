@@ -9,6 +9,7 @@ import yaml
 
 from apps.launcher.local import tool
 from apps.launcher.ports import LOOPBACK
+from apps.serve_config import ServeConfigError, check
 
 
 class DeployError(RuntimeError):
@@ -24,7 +25,7 @@ def write_config(source: Path, target: Path, *, port: int, args: Mapping[str, ob
 
     gRPC, where `source` has it, listens on `port` + GRPC_PORT_OFFSET.
 
-    Raises DeployError where `source` is not a Serve config with one application.
+    Raises DeployError where `source` is not a Serve config with one application, or says what Serve would ignore.
     """
     config = yaml.safe_load(source.read_text())
     applications = config.get("applications") if isinstance(config, dict) else None
@@ -35,6 +36,10 @@ def write_config(source: Path, target: Path, *, port: int, args: Mapping[str, ob
         config["grpc_options"] = {**config["grpc_options"], "port": port + GRPC_PORT_OFFSET}
     application = applications[0]
     application["args"] = {**(application.get("args") or {}), **args}
+    try:
+        check(config)
+    except ServeConfigError as error:
+        raise DeployError(f"{source} is not what Ray Serve would do:\n{error}") from error
     target.write_text(yaml.safe_dump(config, sort_keys=False))
     return str(application.get("name", "default"))
 

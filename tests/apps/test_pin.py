@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from apps.launcher.local import ROOT
-from apps.pin import PinError, pin
+from apps.pin import pin
 from apps.plan import PlanError
+from apps.serve_config import ServeConfigError
 
 
 def test_aliases_become_numbers_and_the_rest_stays(shelf):
@@ -24,7 +25,7 @@ def test_aliases_become_numbers_and_the_rest_stays(shelf):
 
 
 def test_a_moved_alias_changes_the_pinned_file(shelf):
-    config = {"applications": [{"args": {"model": "digits"}}]}
+    config = {"applications": [{"import_path": "apps.graph:build", "args": {"model": "digits"}}]}
     before = pin(config, shelf)
     shelf.versions["digits.endpoint@champion"] = shelf.versions["digits.endpoint@8"]
     assert pin(config, shelf) != before
@@ -32,10 +33,11 @@ def test_a_moved_alias_changes_the_pinned_file(shelf):
 
 @pytest.mark.parametrize("config", [None, [], {}, {"applications": []}, {"applications": [{"args": {"modle": "x"}}]}])
 def test_what_is_no_config_of_this_application_is_refused(config, shelf):
-    with pytest.raises(PinError):
+    with pytest.raises(ServeConfigError):
         pin(config, shelf)
 
 
 def test_a_release_that_is_missing_is_named(shelf):
     with pytest.raises(PlanError, match="previous"):
-        pin({"applications": [{"args": {"releases": [{"ref": "previous"}]}}]}, shelf)
+        args = {"releases": [{"ref": "previous"}]}
+        pin({"applications": [{"import_path": "apps.graph:build", "args": args}]}, shelf)

@@ -53,12 +53,12 @@ def test_the_config_gets_port_loopback_and_arguments_and_keeps_the_rest(tmp_path
     source = tmp_path / "source.yaml"
     source.write_text(
         "http_options: {host: 0.0.0.0, request_timeout_s: 9}\n"
-        "applications:\n- {name: tandem, import_path: 'apps.graph:build', args: {model: digits, slo: 1}}\n"
+        "applications:\n- {name: tandem, import_path: 'apps.graph:build', args: {model: digits, deadline_ms: 30}}\n"
     )
     assert write_config(source, tmp_path / "target.yaml", port=8001, args={"model": "cifar10"}) == "tandem"
     config = yaml.safe_load((tmp_path / "target.yaml").read_text())
     assert config["http_options"] == {"host": "127.0.0.1", "port": 8001, "request_timeout_s": 9}
-    assert config["applications"][0]["args"] == {"model": "cifar10", "slo": 1}
+    assert config["applications"][0]["args"] == {"model": "cifar10", "deadline_ms": 30}
     assert config["applications"][0]["import_path"] == "apps.graph:build"
 
 
@@ -108,7 +108,19 @@ def test_an_answer_on_the_port_counts_only_when_our_own_proxy_is_healthy():
 
 def test_grpc_listens_as_far_above_the_port_as_usual(tmp_path):
     source = tmp_path / "source.yaml"
-    source.write_text("grpc_options: {port: 9000, grpc_servicer_functions: [a.b:c]}\napplications: [{name: tandem}]\n")
+    source.write_text(
+        "grpc_options: {port: 9000, grpc_servicer_functions: [a.b:c]}\n"
+        "applications: [{name: tandem, import_path: a:b}]\n"
+    )
     write_config(source, tmp_path / "target.yaml", port=8001, args={})
     written = yaml.safe_load((tmp_path / "target.yaml").read_text())
     assert written["grpc_options"] == {"port": 9001, "grpc_servicer_functions": ["a.b:c"]}
+
+
+def test_what_serve_would_ignore_is_refused(tmp_path):
+    source = tmp_path / "source.yaml"
+    source.write_text(
+        "applications: [{name: tandem, import_path: 'apps.graph:build', deployments: [{name: Techer}]}]\n"
+    )
+    with pytest.raises(DeployError, match="Techer"):
+        write_config(source, tmp_path / "target.yaml", port=8001, args={})
