@@ -36,9 +36,6 @@ from apps.up import FAILED, IN_USE, INTERRUPTED, SERVED, InUseError, check_port,
 MODEL = "digits"
 APPLICATION = "tandem"
 OBJECTIVE_MS, RESERVE_MS = 250.0, 50.0
-# Ray lets its workers give way to all else on a machine: here the load and the page, which stand for other machines,
-# would go before the endpoint.
-PRIORITY = {"RAY_worker_niceness": "0"}
 
 
 def max_teachers() -> int:
@@ -82,7 +79,6 @@ def demonstrate(options: argparse.Namespace, console: Console) -> int:
     stages = Stages(console)
     with ExitStack() as stack:
         stack.enter_context(lock(options.state_dir))
-        os.environ.update(PRIORITY)
         cluster = LocalCluster(options.state_dir)
         stack.callback(_stop, cluster, stages)
         config = options.state_dir / "demo.yaml"
