@@ -26,15 +26,16 @@ class ModelArgs(BaseModel):
 
     `deadline_ms` is the objective: after it, less `reserve_ms`, the teacher is waited for no longer.
     `insist_timeout_ms` bounds requests that take no fallback and give no deadline of their own, and the wait for a
-    student. `batching: ray` leaves a deployment's batches to Serve's timer, for comparison. Up to `hedge_share` of the
-    calls to a teacher are made a second time where the first is slow.
+    student. Batches are padded up to `batch_sizes`, where the runtime likes those. `batching: ray` leaves batches to
+    Serve's timer, for comparison. Up to `hedge_share` of the calls to a teacher are made a second time where the first
+    is slow.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model: str = Field(default="digits", pattern=r"^[\w.\-]+$")
     releases: list[ReleaseArgs] = Field(default_factory=lambda: [ReleaseArgs()], min_length=1, max_length=2)
-    deadline_ms: float = Field(default=40.0, gt=0)
+    deadline_ms: float = Field(default=50.0, gt=0)
     reserve_ms: float = Field(default=10.0, ge=0)
     insist_timeout_ms: float = Field(default=5_000.0, gt=0)
     student_placement: Literal["ingress", "deployment"] = "ingress"
@@ -42,6 +43,7 @@ class ModelArgs(BaseModel):
     max_batch_rows: int = Field(default=32, ge=1)
     max_queue_rows: int = Field(default=512, ge=1)
     threads: int = Field(default=1, ge=1)
+    batch_sizes: list[int] = Field(default_factory=list)
     batching: Literal["tandem", "ray"] = "tandem"
     hedge_share: float = Field(default=0.0, ge=0, le=1)
 
@@ -51,6 +53,11 @@ class ModelArgs(BaseModel):
             raise ValueError(
                 f"reserve_ms is {self.reserve_ms} and deadline_ms {self.deadline_ms}: "
                 "the reserve must be smaller, or the teacher is never asked"
+            )
+        sizes = self.batch_sizes
+        if sizes and (sizes != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_rows):
+            raise ValueError(
+                f"batch_sizes are {sizes}: let them rise from at least 1 to max_batch_rows, {self.max_batch_rows}"
             )
         if self.max_rows > self.max_queue_rows:
             raise ValueError(

@@ -8,7 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from apps.account import Books
 from apps.args import ModelArgs
-from apps.backend import Backend, GuardedBackend, HandleBackend, LocalBackend
+from apps.backend import ONE_BY_ONE, Backend, GuardedBackend, HandleBackend, LocalBackend
 from apps.batcher import Batcher
 from apps.breaker import Breaker
 from apps.exporter import Exporter
@@ -81,7 +81,7 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
     students: list[Backend]
     batchers: list[Batcher] = []
     if part.is_student_apart:
-        students = [HandleBackend(next(handles), classes) for _ in part.plans]
+        students = [_remote(next(handles), classes, args, books) for _ in part.plans]
     else:
         batchers = [_open_student(artifact, source) for artifact, source in zip(artifacts, part.students, strict=True)]
         students = [LocalBackend(batcher) for batcher in batchers]
@@ -108,13 +108,19 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
 
 
 def _guard(handle: DeploymentHandle[Any], classes: int, plan: Plan, args: ModelArgs, books: Books) -> GuardedBackend:
-    teacher: Backend = HandleBackend(handle, classes)
+    teacher: Backend = _remote(handle, classes, args, books)
     if args.hedge_share > 0:
         teacher = HedgedBackend(teacher, Hedge(HedgeLimits(share=args.hedge_share)))
     # Less than half of what the objective leaves a teacher proves nothing against it.
     guarded = GuardedBackend(teacher, Breaker(), fair_s=(args.deadline_ms - args.reserve_ms) / 2e3)
     books.meter.watch_breaker(str(plan.number), lambda: guarded.breaker.state)
     return guarded
+
+
+def _remote(handle: DeploymentHandle[Any], classes: int, args: ModelArgs, books: Books) -> HandleBackend:
+    # Serve's own batching has to see each request by itself.
+    limits = ONE_BY_ONE if args.batching == "ray" else None
+    return HandleBackend(handle, classes, limits, books.tracing)
 
 
 def _waker(teacher: GuardedBackend, row: Array) -> Waker:

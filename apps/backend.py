@@ -13,6 +13,7 @@ from apps.breaker import Breaker
 from apps.exchange import Call, Ready
 from apps.gather import Gather, GatherLimits
 from apps.refusal import Refused, RefusedError
+from apps.tracing import NoTracing, Tracing
 from training.encoding import Array
 
 if TYPE_CHECKING:
@@ -49,11 +50,17 @@ class HandleBackend:
     `limits` None are those of `Gather`; `ONE_BY_ONE` gathers nothing.
     """
 
-    def __init__(self, handle: "DeploymentHandle[Any]", classes: int, limits: GatherLimits | None = None) -> None:
+    def __init__(
+        self,
+        handle: "DeploymentHandle[Any]",
+        classes: int,
+        limits: GatherLimits | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._handle = handle
         self._classes = classes
         self._many: Any = None
-        self.gather = Gather(self._send, _explain, limits)
+        self.gather = Gather(self._send, _explain, limits, carried=(tracing or NoTracing()).carried)
 
     async def infer(self, rows_B: Array, timeout_s: float | None) -> Logits:
         logits_BC = await self.gather.ask(rows_B, timeout_s)
@@ -64,7 +71,7 @@ class HandleBackend:
 
     async def _send(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
         if len(calls) == 1:
-            response: Any = self._handle.infer.remote(calls[0].rows, calls[0].timeout_s)
+            response: Any = self._handle.infer.remote(calls[0])
             try:
                 answered = await response
             except asyncio.CancelledError:

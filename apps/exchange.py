@@ -10,10 +10,11 @@ from training.encoding import Array
 
 @dataclass(frozen=True)
 class Call:
-    """Rows [B, ...], and for how long their logits are of use."""
+    """Rows [B, ...], for how long their logits are of use, and the `traceparent` of a request that is traced."""
 
     rows: Array
     timeout_s: float | None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)

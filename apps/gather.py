@@ -41,6 +41,7 @@ class _Entry:
     rows: Array
     expires: float | None
     future: "asyncio.Future[Answered]"
+    trace: str | None = None
     call: "_Call | None" = None
 
 
@@ -87,12 +88,17 @@ class Gather:
         explain: Callable[[Exception], Refused],
         limits: GatherLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        carried: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`send` yields what is ready as it gets ready; `explain` turns what it raises into a refusal."""
+        """`send` yields what is ready as it gets ready; `explain` turns what it raises into a refusal.
+
+        `carried` is the `traceparent` of the request that asks, if it is traced.
+        """
         self._send = send
         self._explain = explain
         self._limits = limits or GatherLimits()
         self._clock = clock
+        self._carried = carried
         self._alarm = Alarm(self._sweep, clock)
         self._waiting: list[_Entry] = []
         self._waiting_rows = 0
@@ -150,7 +156,7 @@ class Gather:
             detail = f"{self._waiting_rows} rows wait for the model and {self._limits.max_queue_rows} may"
             raise RefusedError(Refused("overload", detail, self.queue_rows, self._call_s))
         expires = None if timeout_s is None else now + timeout_s
-        entry = _Entry(rows_B, expires, asyncio.get_running_loop().create_future())
+        entry = _Entry(rows_B, expires, asyncio.get_running_loop().create_future(), self._carried())
         self._waiting.append(entry)
         self._waiting_rows += len(rows_B)
         if len(self._calls) < self._may or self._is_urgent(entry, now):
@@ -226,7 +232,7 @@ class Gather:
     async def _carry(self, call: _Call) -> None:
         started = self._clock()
         calls = [
-            Call(entry.rows, None if entry.expires is None else self._at_model_s(entry.expires - started))
+            Call(entry.rows, None if entry.expires is None else self._at_model_s(entry.expires - started), entry.trace)
             for entry in call.entries
         ]
         try:

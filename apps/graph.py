@@ -51,7 +51,7 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
     deployments: list[serve.Application] = []
     for model, of_model in zip(args.models, plans, strict=True):
         of = "" if model is args else f"-{model.model}"
-        limits = BatchLimits(model.max_batch_rows, model.max_queue_rows)
+        limits = BatchLimits(model.max_batch_rows, model.max_queue_rows, tuple(model.batch_sizes))
 
         def source(plan: Plan, role: Role, model: ModelArgs = model, limits: BatchLimits = limits) -> ModelSource:
             return ModelSource(
@@ -62,6 +62,7 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
                 threads=model.threads,
                 batching=model.batching,
                 counted_as=CountedAs(model.model, str(plan.number), role),
+                trace=args.trace,
             )
 
         part = Part(model, of_model, tuple(source(plan, "student") for plan in of_model))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from apps.batcher import Batcher, BatchLimits
 from apps.metered import CountedAs
+from apps.tracing import TraceArgs
 from optimization.runner import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, Encoder, Encoding, TextEncoding
@@ -36,6 +37,7 @@ class ModelSource:
     threads: int
     batching: Batching = "tandem"
     counted_as: CountedAs | None = None
+    trace: TraceArgs | None = None
 
     def fetch(self) -> Artifact:
         """The verified Artifact; raises RegistryError or ArtifactError.

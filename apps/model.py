@@ -16,7 +16,7 @@ from apps.load import Batching, ModelSource, open_batcher
 from apps.metered import export_batcher
 from apps.refusal import Refused, RefusedError
 from apps.scaling_signals import ModelSignals
-from training.encoding import Array
+from apps.tracing import NoTracing, Tracing, open_tracing
 
 __all__ = ["STUCK_S", "Call", "Model", "Reply"]
 
@@ -31,36 +31,46 @@ class Model:
 
     def __init__(self, source: ModelSource) -> None:
         keep_to_loopback()
-        self._stand_on(open_batcher(source.fetch(), source), source.batching, source.limits.max_batch_rows)
+        tracing = open_tracing(source.trace, source.counted_as.role if source.counted_as else "model")
+        batcher = open_batcher(source.fetch(), source)
+        self._stand_on(batcher, source.batching, source.limits.max_batch_rows, tracing)
         if source.counted_as is not None:
             export_batcher(self._batcher, source.counted_as)
         # Last, since it goes on telling whoever counts the batches.
         self._signals = ModelSignals(self._batcher, self._batcher.call_s, source.limits.max_batch_rows)
 
-    def _stand_on(self, batcher: Batcher, batching: Batching, max_batch_rows: int) -> None:
+    def _stand_on(
+        self, batcher: Batcher, batching: Batching, max_batch_rows: int, tracing: Tracing | None = None
+    ) -> None:
         self._batcher = batcher
+        self._tracing = tracing or NoTracing()
         self._stock = batching == "ray"
         if self._stock:
             timed: Any = self._timed
             timed.set_max_batch_size(max_batch_rows)
 
-    async def infer(self, rows_B: Array, timeout_s: float | None) -> Answered:
+    async def infer(self, call: Call) -> Answered:
         """The way of a request that goes alone."""
-        call = Call(rows_B, timeout_s)
-        if self._stock:
-            answered: Answered = await self._timed(call)
-            return answered
-        (job,) = await self._hand_over([call])
-        if isinstance(job, Refused):
-            return job
-        try:
-            await asyncio.wait([job.future])
-            return self._answered(job)
-        finally:
-            self._let_go([job])
+        with self._tracing.serve("model", [call.trace], rows=len(call.rows)):
+            if self._stock:
+                answered: Answered = await self._timed(call)
+                return answered
+            (job,) = await self._hand_over([call])
+            if isinstance(job, Refused):
+                return job
+            try:
+                await asyncio.wait([job.future])
+                return self._answered(job)
+            finally:
+                self._let_go([job])
 
     async def infer_many(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
         """The way of a micro-batch: refusals come at once, logits as they are there, each to its own place."""
+        with self._tracing.serve("model", [call.trace for call in calls], calls=len(calls)):
+            async for ready in self._answer_many(calls):
+                yield ready
+
+    async def _answer_many(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
         if self._stock:
             yield list(enumerate(await asyncio.gather(*map(self._timed, calls))))
             return

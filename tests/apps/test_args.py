@@ -33,6 +33,8 @@ def test_a_release_is_named_by_alias_number_or_both(ref):
         ({"max_rows": 1000, "max_queue_rows": 10}, "largest size"),
         ({"student_placement": "elsewhere"}, "ingress"),
         ({"threads": 0}, "greater than or equal to 1"),
+        ({"batch_sizes": [8, 4, 32]}, "rise"),
+        ({"batch_sizes": [1, 8]}, "max_batch_rows"),
         ({"more_models": [{"model": "digits"}]}, "serve each once"),
         ({"more_models": [{"model": "cifar10", "cache_dir": "/x"}]}, "Extra inputs"),
     ],

@@ -10,6 +10,7 @@ from apps.backend import ONE_BY_ONE, HandleBackend, LocalBackend
 from apps.batcher import Batcher, BatchLimits
 from apps.model import Reply
 from apps.refusal import Refused, RefusedError
+from apps.tracing import NoTracing
 
 ROWS = np.ones((2, 3), np.float32)
 LOGITS = np.zeros((2, 4), np.float32)
@@ -80,8 +81,19 @@ def test_a_reply_gives_its_logits():
 def test_the_remaining_time_travels_with_the_call():
     handle = Handle(Reply(LOGITS, 0))
     asyncio.run(HandleBackend(handle, 4).infer(ROWS, 0.5))
-    ((_, timeout_s),) = handle.asked
-    assert 0.4 < timeout_s <= 0.5
+    ((call,),) = handle.asked
+    assert 0.4 < call.timeout_s <= 0.5
+
+
+def test_the_trace_of_the_request_travels_with_the_call():
+    class Traced(NoTracing):
+        def carried(self):
+            return "00-1-2-01"
+
+    handle = Handle(Reply(LOGITS, 0))
+    asyncio.run(HandleBackend(handle, 4, tracing=Traced()).infer(ROWS, 0.5))
+    ((call,),) = handle.asked
+    assert call.trace == "00-1-2-01"
 
 
 def test_requests_that_come_together_go_as_one_call_and_each_gets_its_own():

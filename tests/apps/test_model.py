@@ -43,13 +43,13 @@ async def groups(model, *calls):
 
 
 def test_one_request_gets_its_logits(make):
-    reply = asyncio.run(make().infer(rows(1, 2), 1.0))
+    reply = asyncio.run(make().infer(Call(rows(1, 2), 1.0)))
     assert reply.logits.tolist() == [[2, 2], [4, 4]]
     assert reply.queue_rows == 0
 
 
 def test_one_request_that_is_refused_gets_a_value(make):
-    assert asyncio.run(make(max_queue_rows=1).infer(rows(1, 2), 1.0)).reason == "overload"
+    assert asyncio.run(make(max_queue_rows=1).infer(Call(rows(1, 2), 1.0))).reason == "overload"
 
 
 def test_requests_that_ran_together_come_together(make):
@@ -81,7 +81,7 @@ def test_a_caller_that_goes_takes_its_rows_out_of_the_queue(make, many):
     async def scenario():
         model = make()
         await asyncio.sleep(0)
-        ask = groups(model, Call(rows(1), None), Call(rows(2), None)) if many else model.infer(rows(1), None)
+        ask = groups(model, Call(rows(1), None), Call(rows(2), None)) if many else model.infer(Call(rows(1), None))
         task = asyncio.ensure_future(ask)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
