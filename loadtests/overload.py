@@ -90,6 +90,7 @@ class Setting:
     objective_ms: float
     load_s: float
     times: float
+    arms: tuple[Arm, ...] = ARMS
 
     @property
     def duration_s(self) -> float:
@@ -107,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="%(default)s")
     parser.add_argument("--p95-ms", type=float, default=50.0, help="the objective (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("loadtests/reports/overload"), metavar="DIR")
+    parser.add_argument(
+        "--arms", nargs="+", choices=[arm.name for arm in ARMS], default=[arm.name for arm in ARMS], metavar="ARM",
+        help="some of: 'tandem' 'teacher, shedding' 'teacher, queueing'",
+    )  # fmt: skip
     parser.add_argument("--append", action="store_true", help="add the rounds to those that --out holds already")
     parser.add_argument("--allow-remote", action="store_true", help="load an address that is not loopback")
     return parser
@@ -133,14 +138,14 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     file = arguments.out / "overload.json"
     rounds = read_rounds(file) if arguments.append and file.exists() else []
     windows: dict[str, list[Window]] = {}
-    first = len(rounds)
-    for number in range(first, first + arguments.rounds):
+    for number in range(len(rounds), len(rounds) + arguments.rounds):
         done, windows = _round(setting, number)
         rounds.append(done)
         write(arguments.out, setting, rounds, windows, command)
-    for sentence, holds in verdicts(rounds, setting):
+    found = verdicts(rounds, setting)
+    for sentence, holds in found:
         print(f"{'MET' if holds else 'MISSED'}: {sentence}")
-    return MET if all(holds for _, holds in verdicts(rounds, setting)) else MISSED
+    return MET if all(holds for _, holds in found) else MISSED
 
 
 def _setting(arguments: argparse.Namespace) -> Setting:
@@ -152,7 +157,8 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         options = RequestOptions(mode=arm.mode, deadline_ms=arguments.p95_ms if arm.deadline else None)
         requests[arm.name] = infer_requests(model, samples, options)
         try_one(url, requests[arm.name][0], timeout_s=10.0)
-    return Setting(url, model, requests, arguments.p95_ms, arguments.seconds, arguments.times)
+    arms = tuple(arm for arm in ARMS if arm.name in arguments.arms)
+    return Setting(url, model, requests, arguments.p95_ms, arguments.seconds, arguments.times, arms)
 
 
 def _round(setting: Setting, number: int) -> tuple[Round, dict[str, list[Window]]]:
@@ -163,7 +169,8 @@ def _round(setting: Setting, number: int) -> tuple[Round, dict[str, list[Window]
     print(f"round {number + 1}: the teacher answers {capacity:.1f}/s", file=sys.stderr)
     results, windows = [], {}
     # Every round begins with another arm, so that none always follows the same one.
-    for arm in (*ARMS[number % len(ARMS) :], *ARMS[: number % len(ARMS)]):
+    arms, first = setting.arms, number % len(setting.arms)
+    for arm in (*arms[first:], *arms[:first]):
         result, windows[arm.name] = _run_arm(setting, arm, capacity, seed=number)
         results.append(result)
         print(f"  {arm.name}: {result.violations:,} of {result.requests:,} violations", file=sys.stderr)

@@ -85,6 +85,14 @@ def test_cascade_is_compared_with_the_better_teacher() -> None:
     assert fewer_violations([Round(6.0, (replace(one.arms[0], violations=0), *one.arms[1:]))]) == math.inf
 
 
+def test_arms_may_be_left_out() -> None:
+    two = [Round(r.capacity, r.arms[:2]) for r in rounds()]
+    assert all(holds for _, holds in verdicts(two, SETTING))
+    page = markdown(SETTING, two, "python -m loadtests.overload")
+    assert "| | tandem | teacher, shedding |" in page and "queueing.png" not in page
+    assert verdicts([Round(r.capacity, r.arms[1:]) for r in rounds()], SETTING) == []
+
+
 def test_page_gives_medians_ranges_and_what_never_came() -> None:
     first, second, third = rounds()
     worse = Round(6.0, (replace(second.arms[0], p95_ms=None), *second.arms[1:]))
