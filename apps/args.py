@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from apps.access import AccessArgs
-from apps.request_log import RequestLogArgs
-from apps.tracing import TraceArgs
+from apps.access.check import AccessArgs
+from apps.observe.request_log import RequestLogArgs
+from apps.observe.tracing import TraceArgs
 
 
 class ReleaseArgs(BaseModel):

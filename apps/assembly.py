@@ -6,22 +6,22 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from apps.account import Books
 from apps.args import ModelArgs
-from apps.backend import ONE_BY_ONE, Backend, GuardedBackend, HandleBackend, LocalBackend
-from apps.batcher import Batcher
-from apps.breaker import Breaker
-from apps.exporter import Exporter
-from apps.hedge import Hedge, HedgedBackend, HedgeLimits
+from apps.backends.backend import ONE_BY_ONE, Backend, GuardedBackend, HandleBackend, LocalBackend
+from apps.backends.breaker import Breaker
+from apps.backends.hedge import Hedge, HedgedBackend, HedgeLimits
+from apps.backends.waker import Waker
+from apps.batching.batcher import Batcher
 from apps.load import ModelSource, open_batcher, sample_row, warm_up
-from apps.meter import ServeMeter
-from apps.metered import meter_batcher
+from apps.observe.account import Books
+from apps.observe.exporter import Exporter
+from apps.observe.meter import ServeMeter
+from apps.observe.metered import meter_batcher
+from apps.observe.request_log import RequestIds, RequestLog
+from apps.observe.tracing import Tracing
 from apps.plan import Plan
-from apps.request_log import RequestIds, RequestLog
 from apps.router import MODES, Arm, Patience, Router
 from apps.service import Service
-from apps.tracing import Tracing
-from apps.waker import Waker
 from training.artifact import Artifact
 from training.encoding import Array, encoding_to_json
 

@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from apps.tensors import ProtocolError
+from apps.protocol.tensors import ProtocolError
 
 MAX_FORM_FIELDS = 8
 

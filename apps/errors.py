@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
-from apps.access import AccessError
+from apps.access.check import AccessError
+from apps.protocol.tensors import ProtocolError
 from apps.refusal import RefusedError
 from apps.router import UnknownReleaseError
-from apps.tensors import ProtocolError
 from training.encoding import PayloadError
 
 STATUS_OF_REFUSAL = {"overload": 503, "unavailable": 503, "timeout": 504}

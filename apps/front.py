@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apps.account import Account
 from apps.body import read_body
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, Failure, failure_of
-from apps.protocol import error_body
+from apps.observe.account import Account
+from apps.protocol.rest import error_body
+from apps.protocol.tensors import ProtocolError
 from apps.service import Service
-from apps.tensors import ProtocolError
 
 logger = logging.getLogger("ray.serve")
 

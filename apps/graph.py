@@ -7,12 +7,12 @@ from ray import serve
 
 from apps.args import AppArgs, ModelArgs
 from apps.assembly import Part
-from apps.batcher import BatchLimits
+from apps.batching.batcher import BatchLimits
 from apps.ingress import Ingress
 from apps.load import ModelSource
-from apps.meter import Role
-from apps.metered import CountedAs
 from apps.model import Model
+from apps.observe.meter import Role
+from apps.observe.metered import CountedAs
 from apps.plan import Plan, resolve_plans
 from training.registry import Registry
 

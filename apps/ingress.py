@@ -9,18 +9,18 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from apps.access import open_access
+from apps.access.check import open_access
 from apps.args import AppArgs
 from apps.assembly import Office, Part, assemble_model
 from apps.endpoint import Endpoint
-from apps.exporter import Exporter, RaySink
 from apps.flags import missing_flags
-from apps.grpc_methods import GrpcMethods
-from apps.grpc_servicer import Servicer
 from apps.model import STUCK_S
-from apps.request_log import open_request_log
+from apps.observe.exporter import Exporter, RaySink
+from apps.observe.request_log import open_request_log
+from apps.observe.tracing import open_tracing
+from apps.protocol.grpc_methods import GrpcMethods
+from apps.protocol.grpc_servicer import Servicer
 from apps.scaling_signals import LoopSignals
-from apps.tracing import open_tracing
 from apps.web import build_app
 
 logger = logging.getLogger("ray.serve")

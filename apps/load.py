@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from apps.batcher import Batcher, BatchLimits
-from apps.metered import CountedAs
-from apps.tracing import TraceArgs
+from apps.batching.batcher import Batcher, BatchLimits
+from apps.observe.metered import CountedAs
+from apps.observe.tracing import TraceArgs
 from optimization.runner import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, Encoder, Encoding, TextEncoding

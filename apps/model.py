@@ -9,14 +9,14 @@ from typing import Any
 
 from ray import serve
 
-from apps.batcher import Batcher, Job
-from apps.exchange import Answered, Call, Ready, Reply
+from apps.backends.exchange import Answered, Call, Ready, Reply
+from apps.batching.batcher import Batcher, Job
 from apps.interfaces import keep_to_loopback
 from apps.load import Batching, ModelSource, open_batcher
-from apps.metered import export_batcher
+from apps.observe.metered import export_batcher
+from apps.observe.tracing import NoTracing, Tracing, open_tracing
 from apps.refusal import Refused, RefusedError
 from apps.scaling_signals import ModelSignals
-from apps.tracing import NoTracing, Tracing, open_tracing
 
 __all__ = ["STUCK_S", "Call", "Model", "Reply"]
 

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.backend import Backend, GuardedBackend
-from apps.batcher import Logits
+from apps.backends.backend import Backend, GuardedBackend
+from apps.batching.batcher import Logits
+from apps.observe.tracing import NoTracing, Tracing
 from apps.refusal import Refused, RefusedError
-from apps.tracing import NoTracing, Tracing
 from training.encoding import Array, softmax
 
 # Up to so many numbers a loop in Python is faster than NumPy.

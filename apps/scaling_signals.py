@@ -6,7 +6,7 @@ That method has to be a coroutine: Serve runs others in a thread of a pool, whos
 import time
 from collections.abc import Callable
 
-from apps.batcher import Batcher, BatchRecord, Shed
+from apps.batching.batcher import Batcher, BatchRecord, Shed
 
 
 class LoopSignals:

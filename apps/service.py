@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 from starlette.datastructures import Headers
 
-from apps.account import Account, Books
 from apps.body import read_payload
-from apps.controls import read_ask
-from apps.payloads import encode_payload, encode_payloads
-from apps.protocol import encode_infer, parse_infer
-from apps.request import InferRequest, offered_outputs, settle
+from apps.observe.account import Account, Books
+from apps.protocol.controls import read_ask
+from apps.protocol.payloads import encode_payload, encode_payloads
+from apps.protocol.request import InferRequest, offered_outputs, settle
+from apps.protocol.rest import encode_infer, parse_infer
+from apps.protocol.tensors import HEADER_LENGTH
 from apps.router import Answer, Router
-from apps.tensors import HEADER_LENGTH
 from training.encoding import Array, Encoder, TensorSpec, TextEncoding, output_spec
 
 # Headers come with names in lower case.

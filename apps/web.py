@@ -11,17 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from apps import openapi
-from apps.access import Access
-from apps.access_gate import AccessGate
-from apps.account import Account
+from apps.access.check import Access
+from apps.access.gate import AccessGate
 from apps.body import read_body
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, Failure, failure_of
 from apps.front import Front
-from apps.metadata import model_config, model_metadata, server_metadata
+from apps.observe.account import Account
 from apps.pages import add_pages
-from apps.protocol import error_body
+from apps.protocol import openapi
+from apps.protocol.metadata import model_config, model_metadata, server_metadata
+from apps.protocol.rest import error_body
 from apps.service import Reply, Service
 
 PLATFORM = "tandem_cascade"

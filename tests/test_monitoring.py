@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apps.meter import ServeMeter
-from apps.tally import Counts, Distributions
+from apps.observe.meter import ServeMeter
+from apps.observe.tally import Counts, Distributions
 
 FOLDER = Path(__file__).resolve().parents[1] / "monitoring"
 

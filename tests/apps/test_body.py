@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from apps.body import read_body, read_payload
-from apps.protocol import ProtocolError, parse_infer
+from apps.protocol.rest import ProtocolError, parse_infer
 from training.encoding import TensorSpec
 
 BOUNDED = settings(max_examples=150, deadline=None, database=None, derandomize=True)

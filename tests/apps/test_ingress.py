@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.account import Books
-from apps.backend import GuardedBackend
-from apps.breaker import Breaker
+from apps.backends.backend import GuardedBackend
+from apps.backends.breaker import Breaker
 from apps.endpoint import Endpoint
-from apps.meter import NoMeter
+from apps.observe.account import Books
+from apps.observe.meter import NoMeter
 from apps.refusal import Refused, RefusedError
 from apps.router import Arm, Patience, Router
 from apps.service import MAX_DECODING, Service

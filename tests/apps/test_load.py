@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.batcher import BatchLimits
+from apps.batching.batcher import BatchLimits
 from apps.load import ModelSource, open_batcher
 from tests.tiny import write_tiny
 from tests.toys import images, write_torch

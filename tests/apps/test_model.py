@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from apps.batcher import Batcher, BatchLimits
-from apps.exchange import Call, Reply
+from apps.backends.exchange import Call, Reply
+from apps.batching.batcher import Batcher, BatchLimits
 from apps.model import Model
 from apps.refusal import Refused
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apps.backend import GuardedBackend
-from apps.breaker import Breaker
+from apps.backends.backend import GuardedBackend
+from apps.backends.breaker import Breaker
+from apps.observe.tracing import NoTracing
 from apps.refusal import Refused, RefusedError
 from apps.router import (
     Arm,
@@ -21,7 +22,6 @@ from apps.router import (
     escalated_rows,
     sticky_draw,
 )
-from apps.tracing import NoTracing
 from training.encoding import softmax
 
 PATIENCE = Patience(deadline_s=0.040, reserve_s=0.010, insist_s=5.0)

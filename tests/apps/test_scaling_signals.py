@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from apps.batcher import Batcher, BatchLimits
+from apps.batching.batcher import Batcher, BatchLimits
 from apps.refusal import RefusedError
 from apps.scaling_signals import LoopSignals, ModelSignals, costs
 

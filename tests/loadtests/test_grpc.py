@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from apps import grpc_protocol_pb2 as pb
+from apps.protocol import grpc_protocol_pb2 as pb
 from loadtests.endpoint import ModelMetadata, Tensor
 from loadtests.open_loop import Outcome, Plan, run_open_loop
 from loadtests.payloads import InferRequest, RequestOptions, infer_requests

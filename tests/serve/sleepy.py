@@ -10,8 +10,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
-from apps.backend import ONE_BY_ONE, HandleBackend
-from apps.batcher import Batcher, BatchLimits
+from apps.backends.backend import ONE_BY_ONE, HandleBackend
+from apps.batching.batcher import Batcher, BatchLimits
 from apps.load import Batching
 from apps.model import Model
 from apps.refusal import RefusedError

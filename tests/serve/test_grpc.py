@@ -5,8 +5,8 @@ import httpx
 import numpy as np
 import pytest
 
-from apps import grpc_protocol_pb2 as pb
-from apps.grpc_door import SERVICE_NAME
+from apps.protocol import grpc_protocol_pb2 as pb
+from apps.protocol.grpc_door import SERVICE_NAME
 from tests.serve.deployed import deploy
 from tests.tiny import SURE, UNSURE, logits, publish_release
 from training.registry import Registry

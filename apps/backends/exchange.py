@@ -1,0 +1,32 @@
+"""What goes to a model's deployment and comes back: values for the wire, small and without behaviour."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps.batching.forward import Logits
+from apps.refusal import Refused
+from training.encoding import Array
+
+
+@dataclass(frozen=True)
+class Call:
+    """Rows [B, ...], for how long their logits are of use, and the `traceparent` of a request that is traced."""
+
+    rows: Array
+    timeout_s: float | None
+    trace: str | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Logits [B, C], the rows that wait behind them, and how long it took over there: the rest is the way."""
+
+    logits: Logits
+    queue_rows: int
+    spent_s: float = 0.0
+
+
+# A refusal is a value, since exceptions are dear on their way through Ray.
+Answered = Reply | Refused
+# The places of calls in their micro-batch with what became of them: those that are ready together come together.
+Ready = Sequence[tuple[int, Answered]]
