@@ -56,6 +56,13 @@ class Pace:
         low_s, high_s = self._seconds[above - 1], self._seconds[above]
         return low_s + (high_s - low_s) * (rows - low) / (high - low)
 
+    def at_best(self, rows: int) -> float:
+        """The fastest of the recent calls of so many rows, or of the next larger size known; 0 while nothing is known."""
+        if not self._knots:
+            return 0.0
+        knot = self._knots[min(bisect_left(self._knots, rows), len(self._knots) - 1)]
+        return min(self._calls[knot]) * max(1.0, rows / knot)
+
     def rows_within(self, seconds: float, most: int) -> int:
         """The most rows, up to `most`, that a call is expected to manage within `seconds`; 0 where not even one."""
         if self.seconds(most) <= seconds:

@@ -489,3 +489,22 @@ def test_logits_that_are_the_batch_itself_survive_the_next_batch(make):
         assert [answer.tolist() for answer in first] == [[[1]], [[2]]]
 
     asyncio.run(scenario())
+
+
+def test_an_idle_model_takes_what_its_fastest_recent_call_would_fit(make, clock):
+    async def scenario():
+        batcher = make(double)
+
+        def pace_is(*seconds):
+            for each in seconds:
+                batcher._pace.observe(1, each)
+
+        # Twice in a row, well within the time after which an idle model would try anyway.
+        for _ in range(2):
+            pace_is(1.0, 3.0, 3.0, 3.0, 3.0)
+            await batcher.submit(rows(1), 2.0)
+        pace_is(3.0, 3.0, 3.0, 3.0, 3.0)
+        with pytest.raises(RefusedError, match="3000 ms of 2000 ms"):
+            await batcher.submit(rows(1), 2.0)
+
+    asyncio.run(scenario())

@@ -3,6 +3,15 @@ import pytest
 from apps.batching.pace import Pace
 
 
+def test_the_best_of_the_recent_calls_is_known_beside_their_median():
+    pace = Pace()
+    assert pace.at_best(1) == 0.0
+    for seconds in (0.02, 0.03, 0.05, 0.05, 0.05):
+        pace.observe(4, seconds)
+    assert pace.seconds(4) == 0.05
+    assert [pace.at_best(rows) for rows in (1, 4, 8)] == [0.02, 0.02, 0.04]
+
+
 def test_nothing_is_expected_before_anything_was_seen():
     assert Pace().seconds(8) == 0.0
     assert Pace().rows_within(0.001, 8) == 8
