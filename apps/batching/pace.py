@@ -57,7 +57,7 @@ class Pace:
         return low_s + (high_s - low_s) * (rows - low) / (high - low)
 
     def at_best(self, rows: int) -> float:
-        """The fastest of the recent calls of so many rows, or of the next larger size seen; 0 while nothing is known."""
+        """The fastest of the recent calls of so many rows, or of the next larger size; 0 while nothing is known."""
         if not self._knots:
             return 0.0
         knot = self._knots[min(bisect_left(self._knots, rows), len(self._knots) - 1)]
