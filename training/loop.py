@@ -5,17 +5,21 @@ Shape suffixes: B batch, C classes.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from training.augment import preparation, trim_padding
 from training.encoding import Encoding, ImageEncoding, TextEncoding
-from training.order import epoch_order, step_ids, steps_per_epoch
+from training.order import epoch_order, group_by_length, step_ids, steps_per_epoch
 from training.recipe import Recipe
 from training.task import Split
 
@@ -65,6 +69,7 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train `module` by `recipe` and return the weights of the epoch with the best val accuracy.
 
+    With `recipe.ema_decay` above 0 these are the averaged weights, and they are what is validated.
     With `worker.world_size` above 1 torch.distributed must be initialized; every worker calls fit()
     and reads its own part of each global batch. `start` is a state that `on_epoch` was given.
     Raises TrainingError when the loss is no longer finite, and ValueError where a step has too few rows for
@@ -82,6 +87,8 @@ def fit(
     optimizer = _optimizer(recipe, module)
     steps = steps_per_epoch(len(train), recipe.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps * recipe.epochs))
+    averaged = _average(recipe, module)
+    kept = averaged.module if averaged else module
     best: dict[str, Any] = {"accuracy": -1.0, "weights": {}}
     done, records = 0, []
     if start:
@@ -89,20 +96,18 @@ def fit(
         optimizer.load_state_dict(start["optimizer"])
         scheduler.load_state_dict(start["scheduler"])
         best, done, records = start["best"], start["epoch"], start["records"]
-    parallel = nn.parallel.DistributedDataParallel(module) if worker.world_size > 1 else module
+        if averaged:
+            averaged.load_state_dict(start["average"])
+    parallel = DistributedDataParallel(module) if worker.world_size > 1 else module
     batches = _Batches(recipe, encoding, train, worker)
     for epoch in range(done + 1, recipe.epochs + 1):
         began = time.perf_counter()
-        train_loss = _train_epoch(recipe, parallel, batches, epoch, loss, optimizer, scheduler)
+        train_loss = _train_epoch(recipe, parallel, batches, epoch, loss, optimizer, scheduler, averaged)
         seconds = time.perf_counter() - began
-        _share_buffers(module, worker)
-        val_loss, val_accuracy = validate(module, encoding, val, worker)
+        _share_buffers(kept, worker)
+        val_loss, val_accuracy = validate(kept, encoding, val, worker)
         if val_accuracy >= best["accuracy"]:
-            weights = {
-                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for name, tensor in module.state_dict().items()
-            }
-            best = {"accuracy": val_accuracy, "weights": weights}
+            best = {"accuracy": val_accuracy, "weights": _copy(kept)}
         record = EpochRecord(
             epoch, train_loss, val_loss, val_accuracy, optimizer.param_groups[0]["lr"],
             steps * rows_a_step / seconds, seconds,
@@ -110,6 +115,7 @@ def fit(
         state = {
             "epoch": epoch,
             "model": module.state_dict(),
+            "average": averaged.state_dict() if averaged else None,
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             "best": best,
@@ -127,10 +133,13 @@ class _Batches:
         self._recipe, self._worker = recipe, worker
         self._inputs, self._labels = torch.from_numpy(train.inputs), torch.from_numpy(train.labels)
         self._prepare = preparation(encoding, recipe.augmentation)
+        self._lengths = _lengths(recipe, encoding, train)
         self.steps = steps_per_epoch(len(train), recipe.batch_size)
 
     def epoch(self, epoch: int) -> "list[tuple[int, Tensor]]":
         order = epoch_order(self._recipe.seed, epoch, len(self._labels))
+        if self._lengths is not None:
+            order = group_by_length(order, self._lengths, self._recipe.batch_size, self._recipe.seed, epoch)
         worker = self._worker
         return [
             (step, torch.from_numpy(step_ids(order, step, self._recipe.batch_size, worker.rank, worker.world_size)))
@@ -143,6 +152,16 @@ class _Batches:
         return inputs.to(self._worker.device), self._labels[ids].to(self._worker.device)
 
 
+def _lengths(recipe: Recipe, encoding: Encoding, split: Split) -> NDArray[np.int64] | None:
+    """The length of every text where batches are made by it; None where they are not."""
+    if not recipe.batch_by_length:
+        return None
+    if not isinstance(encoding, TextEncoding):
+        raise ValueError(f"batch_by_length is for texts, not for inputs of kind {encoding.kind!r}: leave it out")
+    lengths: NDArray[np.int64] = (split.inputs != encoding.pad_id).sum(axis=1, dtype=np.int64)
+    return lengths
+
+
 def _train_epoch(
     recipe: Recipe,
     module: nn.Module,
@@ -151,6 +170,7 @@ def _train_epoch(
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
+    averaged: AveragedModel | None,
 ) -> float:
     module.train()
     # Dropout and the like draw from the global generator: seeding it by epoch makes a resumed run repeat it.
@@ -172,8 +192,33 @@ def _train_epoch(
             )
         optimizer.step()
         scheduler.step()
+        if averaged:
+            averaged.update_parameters(module.module if isinstance(module, DistributedDataParallel) else module)
         total += batch_loss.detach().cpu()
     return float(total) / batches.steps
+
+
+def _average(recipe: Recipe, module: nn.Module) -> AveragedModel | None:
+    """What keeps the exponential moving average of `module`'s weights; buffers are copied as they are.
+
+    Over the first steps the decay rises with their number, or the untrained weights would weigh for long.
+    """
+    if not recipe.ema_decay:
+        return None
+
+    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        decay = min(recipe.ema_decay, (1 + int(steps)) / (10 + int(steps)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, 1 - decay)
+
+    return AveragedModel(module, multi_avg_fn=blend)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _share_buffers(module: nn.Module, worker: Worker) -> None:

@@ -46,6 +46,10 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     label_smoothing: float = 0.0
     clip_norm: float = 1.0
+    # Above 0: what is validated and kept is a running mean of the weights, of which each step keeps this share.
+    ema_decay: float = 0.0
+    # Texts alone: batches of texts of like length, for a model whose time grows with the padded length.
+    batch_by_length: bool = False
     # bf16 runs the forward pass's products in bfloat16; twice as fast where the CPU or GPU has it, slow elsewhere.
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -62,6 +66,8 @@ class Recipe:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: it must lie in 0 <= x < 1")
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}: it must be above 0 (inf clips nothing)")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}: it must lie in 0 <= x < 1 (0 averages nothing)")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: it must be at least 0")
 

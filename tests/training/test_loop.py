@@ -84,15 +84,16 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(toy: Task, optimizer: O
 
 
 @pytest.mark.parametrize("optimizer", [Optimizer("sgd", lr=0.1), Optimizer("adamw", lr=1e-2)])
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize(("stop", "ema_decay"), [(1, 0.0), (3, 0.0), (1, 0.9), (3, 0.9)])
 def test_a_resumed_training_ends_as_the_uninterrupted_one(
-    toy: Task, tmp_path: Path, optimizer: Optimizer, stop: int
+    toy: Task, tmp_path: Path, optimizer: Optimizer, stop: int, ema_decay: float
 ) -> None:
     recipe = dataclasses.replace(
         image_recipe(),
         architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
         augmentation=Augmentation(shift=0.25),
         optimizer=optimizer,
+        ema_decay=ema_decay,
     )
     whole, records, states = _fit(recipe, toy)
     save_checkpoint(tmp_path, states[stop - 1])
@@ -137,6 +138,74 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_zero(toy: Task) -> None:
     assert rates[2] == pytest.approx(recipe.optimizer.lr)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def _averaging() -> Recipe:
+    """A recipe whose model has running statistics, and whose weights still move in the last epoch."""
+    architecture = Architecture("convnet", {"widths": [8], "dropout": 0.3})
+    return dataclasses.replace(
+        image_recipe(), architecture=architecture, schedule=Schedule("constant", 0.0), ema_decay=0.9
+    )
+
+
+def test_averaged_weights_are_the_moving_mean_of_those_of_each_step(toy: Task) -> None:
+    recipe = dataclasses.replace(_averaging(), epochs=1)
+    module = _module(recipe, toy)
+    seen: list[dict[str, Tensor]] = []
+    # A forward pass in training sees the weights that the step before it left.
+    module.register_forward_pre_hook(
+        lambda module, inputs: seen.append(copy.deepcopy(module.state_dict())) if module.training else None
+    )
+    weights, _, states = _fit(recipe, toy, module=module)
+    steps = [*seen[1:], states[-1]["model"]]
+    expected = dict(steps[0])
+    for number, now in enumerate(steps[1:], start=1):
+        decay = min(0.9, (1 + number) / (10 + number))
+        expected = {name: decay * mean + (1 - decay) * now[name] for name, mean in expected.items()}
+    parameters = {name for name, _ in module.named_parameters()}
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, expected[name] if name in parameters else steps[-1][name])
+    assert not _same(weights, steps[-1])
+
+
+def test_averaged_weights_are_what_is_validated(toy: Task) -> None:
+    weights, records, _ = _fit(_averaging(), toy)
+    module = _module(_averaging(), toy)
+    module.load_state_dict(weights)
+    assert validate(module, toy.encoding, toy.splits["val"], Worker())[1] == max(r.val_accuracy for r in records)
+
+
+def test_averaging_leaves_the_training_itself_as_it_is(toy: Task) -> None:
+    _, averaged, averaged_states = _fit(_averaging(), toy)
+    _, plain, plain_states = _fit(dataclasses.replace(_averaging(), ema_decay=0.0), toy)
+    assert _same(averaged_states[-1]["model"], plain_states[-1]["model"])
+    assert [record.train_loss for record in averaged] == [record.train_loss for record in plain]
+
+
+def test_texts_in_batches_by_length_are_learned_with_less_padding() -> None:
+    task = texts(Source())
+    architecture = Architecture("lstm", {"vocabulary": 40, "embedding": 8, "hidden": 8})
+    recipe = dataclasses.replace(image_recipe(), architecture=architecture, epochs=6, optimizer=Optimizer(lr=3e-2))
+
+    def trained(recipe: Recipe) -> tuple[int, list[EpochRecord]]:
+        read = []
+
+        def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+            read.append(inputs.numel())
+            return functional.cross_entropy(logits, labels)
+
+        _, records, _ = _fit(recipe, task, loss=loss)
+        return sum(read), records
+
+    mixed, _ = trained(recipe)
+    grouped, records = trained(dataclasses.replace(recipe, batch_by_length=True))
+    assert grouped < mixed
+    assert records[-1].val_accuracy > 0.95
+
+
+def test_images_in_batches_by_length_are_refused(toy: Task) -> None:
+    with pytest.raises(ValueError, match="batch_by_length is for texts, not for inputs of kind 'image': leave it out"):
+        _fit(dataclasses.replace(image_recipe(), batch_by_length=True), toy)
 
 
 def test_validation_is_exact_over_several_batches(toy: Task) -> None:
@@ -198,7 +267,8 @@ def _work(rank: int, port: int) -> tuple[dict[str, Tensor], list[float], dict[st
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
         weights, records, _ = _fit(_together(), images(Source()), worker=Worker(rank, 2))
-        normalized, _, _ = _fit(dataclasses.replace(image_recipe(), epochs=1), images(Source()), worker=Worker(rank, 2))
+        averaging = dataclasses.replace(_averaging(), epochs=1)
+        normalized, _, _ = _fit(averaging, images(Source()), worker=Worker(rank, 2))
     finally:
         torch.distributed.destroy_process_group()
     return weights, [record.val_accuracy for record in records], normalized

@@ -66,6 +66,8 @@ def test_a_setting_that_does_not_fit_is_refused_with_what_there_is(setting: str,
         "schedule.warmup=1",
         "label_smoothing=1",
         "clip_norm=0",
+        "ema_decay=1",
+        "ema_decay=-0.1",
         "seed=-1",
     ],
 )
