@@ -81,14 +81,16 @@ def cifar10_student() -> Recipe:
 
 
 def ag_news() -> Recipe:
-    sizes = {"vocabulary": 16_000, "embedding": 96, "hidden": 96, "dropout": 0.3, "word_dropout": 0.4}
+    sizes = {"vocabulary": 16_000, "embedding": 64, "hidden": 64, "dropout": 0.4, "word_dropout": 0.6}
     return Recipe(
         task="ag_news",
         architecture=Architecture("lstm", sizes),
-        epochs=5,
+        epochs=6,
         batch_size=128,
         optimizer=Optimizer("adamw", lr=4e-3, weight_decay=0.1),
         label_smoothing=0.1,
+        ema_decay=0.995,
+        batch_by_length=True,
     )
 
 

@@ -55,10 +55,15 @@ def test_states_agree_with_torchs_own_packed_bidirectional_lstm(tokens: Tensor) 
     packed = pack_padded_sequence(embedded, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
     states, _ = pad_packed_sequence(reference(packed)[0], batch_first=True)
     pooled = [
-        torch.cat([row[:length].amax(dim=0), row[:length].mean(dim=0), words[:length].mean(dim=0)])
-        for row, words, length in zip(states, embedded, LENGTHS, strict=True)
+        torch.cat([row[:length].amax(dim=0), row[:length].mean(dim=0)])
+        for row, length in zip(states, LENGTHS, strict=True)
     ]
-    torch.testing.assert_close(model(tokens), model.head(torch.stack(pooled)), rtol=0, atol=1e-5)
+    by_words = [
+        model.words_head(model.words(row[:length]).sum(dim=0) / length**0.5)
+        for row, length in zip(tokens, LENGTHS, strict=True)
+    ]
+    expected = model.head(torch.stack(pooled)) + torch.stack(by_words)
+    torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("silenced", ["forward_lstm", "backward_lstm"])
@@ -66,10 +71,32 @@ def test_both_directions_read_the_order_of_the_text(tokens: Tensor, silenced: st
     model = _model(lstm)
     for parameter in getattr(model, silenced).parameters():
         nn.init.zeros_(parameter)
+    nn.init.normal_(model.embedding.weight)  # as large as trained ones
     row = tokens[2:3]
     swapped = row.clone()
     swapped[0, [0, 5]] = row[0, [5, 0]]
     assert (model(row) - model(swapped)).abs().max() > 1e-4
+
+
+def test_the_words_alone_are_answered_whatever_their_order(tokens: Tensor) -> None:
+    model = _model(lstm)
+    assert isinstance(model, Lstm)
+    nn.init.zeros_(model.head.weight)
+    row = tokens[2:3]
+    torch.testing.assert_close(model(row.flip(1)), model(row))
+    other = row.clone()
+    other[0, 3] = 49 if row[0, 3] != 49 else 48
+    assert (model(row) - model(other)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("table", ["embedding", "words"])
+def test_padding_is_never_trained(tokens: Tensor, table: str) -> None:
+    model = _model(lstm).train()
+    model(tokens).square().sum().backward()
+    weight = getattr(model, table).weight
+    assert not weight[0].any()
+    assert not weight.grad[0].any()
+    assert weight.grad[tokens[0, 0]].any()
 
 
 def test_a_bag_of_embeddings_knows_no_order(tokens: Tensor) -> None:
