@@ -84,18 +84,18 @@ def test_an_onnx_file_is_served_by_one_command_that_ends_with_all_it_started(tmp
     port = free_block(1)
     command = [sys.executable, "-m", "apps.launcher.serve_onnx", str(tiny(tmp_path)), f"--port={port}", "--name=shapes"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        assert "/v2/models/shapes/infer" in server.stdout.readline()
-        url = f"http://127.0.0.1:{port}/v2/models/shapes/infer"
-        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 2, 2], "data": UNSURE.reshape(-1).tolist()}
-        answer = httpx.post(url, json={"inputs": [tensor]}, trust_env=False, timeout=20)
-        assert answer.headers["x-tandem-variant"] == "student"
-        np.testing.assert_allclose(answer.json()["outputs"][0]["data"], logits(UNSURE[None], 0.0)[0], rtol=1e-6)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        status = server.wait(60)
+    url = f"http://127.0.0.1:{port}/v2/models/shapes/infer"
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert "/v2/models/shapes/infer" in server.stdout.readline()
+            tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 2, 2], "data": UNSURE.reshape(-1).tolist()}
+            answer = httpx.post(url, json={"inputs": [tensor]}, trust_env=False, timeout=20)
+            assert answer.headers["x-tandem-variant"] == "student"
+            np.testing.assert_allclose(answer.json()["outputs"][0]["data"], logits(UNSURE[None], 0.0)[0], rtol=1e-6)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(60)
     assert status == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, trust_env=False)
