@@ -110,7 +110,9 @@ def test_texts_keep_their_accuracy_at_every_length(words: Task, text_pair: tuple
 def test_dynamic_weights_of_embeddings_lstms_and_products_are_int8(text_pair: tuple[bytes, bytes]) -> None:
     exact, quantized = map(_weights, text_pair)
     assert "DynamicQuantizeLSTM" in _operations(text_pair[1])
-    assert quantized[onnx.TensorProto.INT8] > 0.9 * exact[onnx.TensorProto.FLOAT] / 4
+    # Embeddings become unsigned whatever is asked for, and have one byte a weight as the others do.
+    one_byte = quantized[onnx.TensorProto.INT8] + quantized[onnx.TensorProto.UINT8]
+    assert one_byte > 0.95 * exact[onnx.TensorProto.FLOAT] / 4
     assert quantized.get(onnx.TensorProto.FLOAT, 0) < 0.2 * exact[onnx.TensorProto.FLOAT]
 
 
