@@ -1,5 +1,6 @@
 """The local cluster: ready inside its block, on loopback, and gone without a trace after it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -94,13 +95,17 @@ def is_alive(process):
 
 
 def listeners_off_loopback(processes):
-    return [
-        (process.name(), connection.laddr)
-        for process in processes
-        for connection in process.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
-    ]
+    found = []
+    for process in processes:
+        # One that has ended meanwhile listens nowhere.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [
+                (process.name(), connection.laddr)
+                for connection in process.net_connections(kind="tcp")
+                if connection.status == psutil.CONN_LISTEN
+                and connection.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+            ]
+    return found
 
 
 @pytest.mark.long
