@@ -1,5 +1,6 @@
 """The HTTP surface: paths, methods and status codes. What they mean is the Service's."""
 
+import asyncio
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,7 +17,7 @@ from apps.access.gate import AccessGate
 from apps.body import read_body
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, Failure, failure_of
-from apps.front import Front
+from apps.front import GONE, Front
 from apps.observe.account import Account
 from apps.pages import add_pages
 from apps.protocol import openapi
@@ -154,8 +155,13 @@ def add_inference(app: FastAPI, endpoint: Endpoint) -> None:
         service, _ = _find(request, endpoint)
         body = await read_body(request.headers, request.receive, endpoint.max_body_bytes)
         account = _account(request, service)
-        with account.span():
-            return _response(await service.predict(body, request.headers, account))
+        try:
+            with account.span():
+                return _response(await service.predict(body, request.headers, account))
+        except asyncio.CancelledError:
+            # No error's handler hears of it.
+            account.failed(GONE)
+            raise
 
     add = partial(app.add_api_route, methods=["POST"], tags=["inference"], response_class=Response)
     for prefix, extra in _model_paths():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.access.check import Access, AccessError
-from apps.errors import Failure
+from apps.errors import failure_of
 from apps.front import route_path, send_failure
 
 # Probes know no keys, and learn nothing from these but that the process lives.
@@ -49,4 +49,4 @@ async def _refuse(scope: Scope, send: Send, error: AccessError) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
     else:
-        await send_failure(send, Failure(error.status, str(error), error.headers))
+        await send_failure(send, failure_of(error))

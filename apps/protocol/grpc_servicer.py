@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import grpc  # type: ignore[import-untyped]
 from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
 
-from apps.access.check import Access, AccessError
+from apps.access.check import Access
 from apps.endpoint import Endpoint
 from apps.errors import EXPECTED, failure_of
 from apps.front import GONE
@@ -194,20 +194,16 @@ def headers_of(context: Context) -> dict[str, str]:
 
 def fail(context: Context, error: Exception) -> int:
     """End the call with the status and the words that REST has for `error`; returns that HTTP status."""
-    if isinstance(error, AccessError):
-        status, text, headers = error.status, str(error), error.headers
-    else:
-        if not isinstance(error, EXPECTED):
-            logger.error("a gRPC request failed unforeseen", exc_info=error)
-        failure = failure_of(error)
-        status, text, headers = failure.status, failure.message, failure.headers
-    code = CODE_OF_STATUS.get(status, grpc.StatusCode.INTERNAL)
+    if not isinstance(error, EXPECTED):
+        logger.error("a gRPC request failed unforeseen", exc_info=error)
+    failure = failure_of(error)
+    code = CODE_OF_STATUS.get(failure.status, grpc.StatusCode.INTERNAL)
     if isinstance(error, RefusedError) and error.refused.reason == "overload":
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
     context.set_code(code)
-    context.set_details(text)
-    context.set_trailing_metadata([(name.lower(), value) for name, value in headers.items()])
-    return status
+    context.set_details(failure.message)
+    context.set_trailing_metadata([(name.lower(), value) for name, value in failure.headers.items()])
+    return failure.status
 
 
 def _decode(service: Service, message: pb.ModelInferRequest) -> InferRequest:
