@@ -22,6 +22,7 @@ from apps.protocol.grpc_methods import GrpcMethods
 from apps.protocol.grpc_servicer import Servicer
 from apps.scaling_signals import LoopSignals
 from apps.web import build_app
+from apps.whole_answers import answer_whole
 
 logger = logging.getLogger("ray.serve")
 
@@ -43,6 +44,7 @@ class Ingress(GrpcMethods):
         self._endpoint = Endpoint({model.service.model: model.service for model in models}, args.max_body_bytes)
         self._access = open_access(args.access)
         self._signals = LoopSignals()
+        answer_whole()
         self.grpc = Servicer(self._endpoint, self._access)
         self._office.exporter.start()
 
