@@ -106,8 +106,9 @@ FLAGS = (
     ),
     Flag(
         "RAY_SERVE_HAPROXY_NBTHREAD",
-        "2",
-        "more threads than cores only take turns, and each keeps connections of its own to the replicas",
+        "1",
+        "one thread forwards more small requests a second than ten replicas answer; more of them take turns with the "
+        "replicas on few cores, and each keeps connections of its own to them. Raise it for TLS and many replicas",
     ),
 )
 

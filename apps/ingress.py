@@ -14,6 +14,7 @@ from apps.args import AppArgs
 from apps.assembly import Office, Part, assemble_model
 from apps.endpoint import Endpoint
 from apps.flags import missing_flags
+from apps.interpreter import settle
 from apps.model import STUCK_S
 from apps.observe.exporter import Exporter, RaySink
 from apps.observe.request_log import open_request_log
@@ -47,6 +48,7 @@ class Ingress(GrpcMethods):
         answer_whole()
         self.grpc = Servicer(self._endpoint, self._access)
         self._office.exporter.start()
+        settle()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         # A first call through a handle finds the replicas; no request should pay for that.

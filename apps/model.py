@@ -12,6 +12,7 @@ from ray import serve
 from apps.backends.exchange import Answered, Call, Ready, Reply
 from apps.batching.batcher import Batcher, Job
 from apps.interfaces import keep_to_loopback
+from apps.interpreter import settle
 from apps.load import Batching, ModelSource, open_batcher
 from apps.observe.metered import export_batcher
 from apps.observe.tracing import NoTracing, Tracing, open_tracing
@@ -38,6 +39,7 @@ class Model:
             export_batcher(self._batcher, source.counted_as)
         # Last, since it goes on telling whoever counts the batches.
         self._signals = ModelSignals(self._batcher, self._batcher.call_s, source.limits.max_batch_rows)
+        settle()
 
     def _stand_on(
         self, batcher: Batcher, batching: Batching, max_batch_rows: int, tracing: Tracing | None = None

@@ -16,7 +16,9 @@ RAY_FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
 }
 # Files and ports that no other cluster of this machine shares.
 _HAPROXY_PLACES = {
@@ -97,14 +99,29 @@ _MLSERVER_MODEL = {
     "parameters": {"uri": "{model}"},
 }
 
+_TANDEM_CONFIG = {
+    "applications": [
+        {
+            "name": "tandem",
+            "import_path": "apps.graph:build",
+            "logging_config": {"enable_access_log": False},
+            "deployments": [{"name": name, "num_replicas": 1} for name in ("Ingress", "Teacher")],
+        }
+    ]
+}
+
 PEERS = (
     Peer(
         "tandem",
         "Tandem",
-        ("{python}", "-m", "apps.launcher.serve_onnx", "{model}", "--port={port}", "--name=model"),
+        (
+            *("{python}", "-m", "apps.launcher.serve_onnx", "{model}"),
+            *("--port={port}", "--name=model", "--config={folder}/serve_config.json"),
+        ),
         _V2_WIRES,
-        "serve_config.yaml as shipped: one ingress replica with the student inside, batches of at most 32 rows; "
+        "one ingress replica with the student inside, batches of at most 32 rows, no autoscaling; "
         "HAProxy and throughput mode",
+        files={"serve_config.json": json.dumps(_TANDEM_CONFIG)},
         start_timeout_s=240.0,
     ),
     Peer(
