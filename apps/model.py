@@ -4,8 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from ray import serve
 
@@ -45,6 +47,7 @@ class Model:
         self, batcher: Batcher, batching: Batching, max_batch_rows: int, tracing: Tracing | None = None
     ) -> None:
         self._batcher = batcher
+        self._replica = uuid4().hex[:8]
         self._tracing = tracing or NoTracing()
         self._stock = batching == "ray"
         if self._stock:
@@ -101,14 +104,17 @@ class Model:
 
     def _enqueue(self, call: Call) -> Job | Refused:
         try:
-            return self._batcher.enqueue(call.rows, call.timeout_s)
+            # What a call has here is less than its caller has: the way back takes some, and seldom as much as it may.
+            return self._batcher.enqueue(call.rows, call.timeout_s, may_overrun=True)
         except RefusedError as error:
-            return error.refused
+            return replace(error.refused, replica=self._replica)
 
     def _answered(self, job: Job) -> Answered:
         error = job.future.exception()
         if error is None:
-            return Reply(job.future.result(), self._batcher.queue_rows, time.monotonic() - job.since)
+            spent_s = time.monotonic() - job.since
+            next_s, step_s = self._batcher.outlook()
+            return Reply(job.future.result(), self._batcher.queue_rows, spent_s, next_s, step_s, self._replica)
         return error.refused if isinstance(error, RefusedError) else self._failed(error)
 
     def _failed(self, error: BaseException) -> Refused:

@@ -10,12 +10,13 @@ RefusalReason = Literal["overload", "timeout", "unavailable"]
 
 @dataclass(frozen=True)
 class Refused:
-    """`queue_rows` is what waits at the refusing model; `wait_s` is when asking again makes sense."""
+    """`queue_rows` wait at the refusing model, at this `replica` of it; by `wait_s` the answer would be too late."""
 
     reason: RefusalReason
     detail: str
     queue_rows: int = 0
     wait_s: float = 0.0
+    replica: str = ""
 
 
 class RefusedError(Exception):

@@ -19,11 +19,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """Logits [B, C], the rows that wait behind them, and how long it took over there: the rest is the way."""
+    """Logits [B, C] and the rows that wait behind them.
+
+    `spent_s` is how long it took over there: the rest was the way. `next_s` is what one more row would take at this
+    `replica`, and each after it takes `step_s` longer.
+    """
 
     logits: Logits
     queue_rows: int
     spent_s: float = 0.0
+    next_s: float = 0.0
+    step_s: float = 0.0
+    replica: str = ""
 
 
 # A refusal is a value, since exceptions are dear on their way through Ray.

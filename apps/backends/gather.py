@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from apps.backends.exchange import Answered, Call, Ready, Reply
+from apps.backends.horizon import Horizon
 from apps.batching.alarm import Alarm
 from apps.batching.forward import Logits
 from apps.refusal import Refused, RefusedError
@@ -25,7 +26,7 @@ class GatherLimits:
     """At first `calls` may be under way; where replies find empty queues more may, up to `most_calls`.
 
     A call carries up to `call_bytes` (gRPC takes messages of 4 MB) of `call_requests`; `max_queue_rows` may wait here.
-    For `hint_s` at most the model's word is taken that it has no time: that is stale soon, and another replica may.
+    For `hint_s` a replica's word is taken that it has no time.
     """
 
     calls: int = 2
@@ -33,7 +34,7 @@ class GatherLimits:
     call_bytes: int = 2_000_000
     call_requests: int = 256
     max_queue_rows: int = 2_048
-    hint_s: float = 0.010
+    hint_s: float = 0.025
 
 
 @dataclass(eq=False, slots=True)
@@ -55,24 +56,24 @@ class Way:
     """How long a call takes to a model and back, without the model's own time: a mean and a mean deviation."""
 
     def __init__(self) -> None:
-        self._mean_s = 0.0
+        self.mean_s = 0.0
         self._deviation_s = 0.0
         self._known = False
 
     @property
     def margin_s(self) -> float:
         """What hardly a call exceeds."""
-        return self._mean_s + 2 * self._deviation_s
+        return self.mean_s + 2 * self._deviation_s
 
     def took(self, seconds: float) -> None:
         seconds = max(0.0, seconds)
         if not self._known:
-            self._known, self._mean_s, self._deviation_s = True, seconds, seconds / 4
+            self._known, self.mean_s, self._deviation_s = True, seconds, seconds / 4
             return
-        off_s = seconds - self._mean_s
+        off_s = seconds - self.mean_s
         # The first call finds the replicas and takes long: what is shorter is believed sooner.
-        self._mean_s += off_s / (8 if off_s > 0 else 2)
-        further_s = min(abs(off_s), 4 * self._mean_s) - self._deviation_s
+        self.mean_s += off_s / (8 if off_s > 0 else 2)
+        further_s = min(abs(off_s), 4 * self.mean_s) - self._deviation_s
         self._deviation_s += further_s / (8 if further_s > 0 else 4)
 
 
@@ -106,9 +107,7 @@ class Gather:
         self._may = self._limits.calls
         self._call_s = 0.0
         self._called = False
-        self._busy: Refused | None = None
-        self._busy_until = 0.0
-        self._busy_for_s = 0.0
+        self._horizon = Horizon(self._limits.hint_s)
         self._way = Way()
         self.queue_rows = 0
         """Rows that waited at the model when it last answered."""
@@ -144,14 +143,11 @@ class Gather:
 
     def _enter(self, rows_B: Array, timeout_s: float | None) -> _Entry:
         now = self._clock()
-        busy = self._busy
-        if (
-            busy is not None
-            and now < self._busy_until
-            and timeout_s is not None
-            and self._at_model_s(timeout_s) <= self._busy_for_s
-        ):
-            raise RefusedError(busy)
+        if timeout_s is not None:
+            late_s = self._horizon.answers_at(now) - now - self._at_model_s(timeout_s)
+            if late_s > 0:
+                detail = f"the model would answer {late_s * 1e3:.0f} ms too late"
+                raise RefusedError(Refused("overload", detail, self.queue_rows, late_s))
         if self._waiting_rows + len(rows_B) > self._limits.max_queue_rows:
             detail = f"{self._waiting_rows} rows wait for the model and {self._limits.max_queue_rows} may"
             raise RefusedError(Refused("overload", detail, self.queue_rows, self._call_s))
@@ -225,6 +221,7 @@ class Gather:
         for entry in entries:
             entry.call = call
         self._calls[call] = None
+        self._horizon.sent(sum(len(entry.rows) for entry in entries), self._clock())
         # A context of its own: Serve ends what a request started when that request ends, and here others ride along.
         loop = asyncio.get_running_loop()
         call.task = loop.create_task(self._carry(call), context=contextvars.Context())
@@ -270,15 +267,16 @@ class Gather:
         if isinstance(answered, Refused) and answered.reason != "overload":
             return
         self.queue_rows = answered.queue_rows
+        now = self._clock()
+        trip_s = now - started
         if isinstance(answered, Reply):
-            self._busy = None
-            self._way.took(self._clock() - started - answered.spent_s)
+            self._way.took(trip_s - answered.spent_s)
+            self._horizon.heard(answered.replica, now - self._way.mean_s + answered.next_s, now, answered.step_s)
         elif answered.wait_s > 0 and timeout_s is not None:
             # Refused on arrival. Were the way learned from replies alone, one believed too long would get none.
-            self._way.took(self._clock() - started)
-            self._busy = answered
-            self._busy_until = self._clock() + min(answered.wait_s, self._limits.hint_s)
-            self._busy_for_s = timeout_s
+            if trip_s < self._way.mean_s:
+                self._way.took(trip_s)
+            self._horizon.heard(answered.replica, started + timeout_s + answered.wait_s, now)
 
     def _sweep(self, now: float) -> float | None:
         """Refuse what is past its deadline, send what gets urgent; the next of these moments."""

@@ -98,6 +98,15 @@ class Batcher:
         """What a call of so many rows is known to take; 0 while nothing is known."""
         return self._waiting.call_s(rows)
 
+    def outlook(self) -> tuple[float, float]:
+        """How long one more row would take to be answered, and how much longer the next one after it."""
+        waiting, now = self._waiting, self._clock()
+        if not self._running and not waiting.rows:
+            return self._pace.at_best(1), self._waiting.call_s(1)
+        most = waiting.most_within(float("inf"))
+        next_s = self._expected_s(waiting.rows + 1, now, most)
+        return next_s, self._expected_s(waiting.rows + 2, now, most) - next_s
+
     @property
     def busy_s(self) -> float:
         """For how long the current call has been running; 0 when idle."""
@@ -133,16 +142,17 @@ class Batcher:
             raise
         return logits_BC
 
-    def enqueue(self, rows_B: Array, timeout_s: float | None = None) -> Job:
+    def enqueue(self, rows_B: Array, timeout_s: float | None = None, may_overrun: bool = False) -> Job:
         """`submit` in two steps: raises what it raises at once, and `job.future` is the rest.
 
-        Whoever loses interest in the future has to `withdraw` the job.
+        Whoever loses interest in the future has to `withdraw` the job. With `may_overrun` a call that takes longer
+        than it should is answered all the same, for a caller who keeps the time and may still have some left.
         """
         now = self._clock()
         due = now + (PATIENCE_S if timeout_s is None else timeout_s)
         probe = self._admit(len(rows_B), due, now, timeout_s)
         loop = asyncio.get_running_loop()
-        job = Job(rows_B, now, due, None if timeout_s is None else due, loop.create_future(), probe)
+        job = Job(rows_B, now, due, None if timeout_s is None else due, loop.create_future(), probe, may_overrun)
         self._waiting.add(job)
         if timeout_s is not None:
             self._alarm.by(due)
@@ -271,7 +281,7 @@ class Batcher:
             self._refuse(job, "expired", self._late("the deadline passed while the request waited"))
         due = self._waiting.next_expiry()
         for job in self._running:
-            if job.expires is None or job.future.done():
+            if job.expires is None or job.may_overrun or job.future.done():
                 continue
             if job.expires <= now:
                 self._refuse(job, "overran", self._late("the deadline passed while the model ran"))

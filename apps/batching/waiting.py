@@ -40,7 +40,8 @@ class BatchLimits:
 class Job:
     """Rows [B, ...] that wait since `since`. Ordered by `due`; of no use after `expires` (None: always of use).
 
-    `probe`: taken on although it seems too late, to find out whether it is.
+    `probe`: taken on although it seems too late, to find out whether it is. `may_overrun`: once it runs, its caller
+    keeps the time.
     """
 
     rows: Array
@@ -49,6 +50,7 @@ class Job:
     expires: float | None
     future: "asyncio.Future[Any]"
     probe: bool = False
+    may_overrun: bool = False
     waits: bool = False
     order: int = 0
     count: int = field(init=False)
@@ -143,6 +145,9 @@ class Waiting:
             rows += job.count
             behind -= job.count
             index += 1
+        if not taken and given_up and self._may_fit(given_up[-1], now):
+            # Else the model would stand idle: a call that is as short as some were costs nobody anything.
+            taken.append(given_up.pop())
         del entries[:index]
         for gone in (taken, expired, given_up):
             for job in gone:
@@ -155,6 +160,9 @@ class Waiting:
 
     def _hopeless(self, job: Job, left_s: float) -> bool:
         return not job.probe and self.call_s(job.count) > left_s
+
+    def _may_fit(self, job: Job, now: float) -> bool:
+        return job.expires is None or self._pace.at_best(job.count) <= job.expires - now
 
     def call_s(self, rows: int) -> float:
         """How long a call of so many rows is expected to take, in parts where they are more than a batch."""

@@ -210,7 +210,7 @@ def test_what_the_model_has_no_time_for_is_refused_here_for_a_moment(make, far, 
         far.give(0, None)
         await settle()
         assert refused(first).reason == "overload"
-        again, patient = ask(gather, 2, timeout_s=0.03), ask(gather, 3, timeout_s=0.5)
+        again, patient = ask(gather, 2, timeout_s=0.5), ask(gather, 3, timeout_s=0.6)
         await settle()
         assert refused(again).queue_rows == 7
         assert far.values[1:] == [[[3]]]
@@ -221,6 +221,44 @@ def test_what_the_model_has_no_time_for_is_refused_here_for_a_moment(make, far, 
         for number in (1, 2):
             far.finish(number)
         await asyncio.gather(patient, later)
+
+    asyncio.run(scenario())
+
+
+def test_what_an_answer_says_of_the_next_row_is_heeded_before_any_refusal(make, far, clock):
+    async def scenario():
+        gather = make(hint_s=0.1)
+        first = ask(gather, 1, timeout_s=0.2)
+        await settle()
+        far.give(0, [(0, Reply(rows(2), 0, spent_s=0.0, next_s=0.050, step_s=0.020))])
+        far.give(0, None)
+        await first
+        hasty, patient = ask(gather, 2, timeout_s=0.040), ask(gather, 3, timeout_s=0.060)
+        await settle()
+        assert refused(hasty).reason == "overload"
+        assert far.values[1:] == [[[3]]]
+        far.finish(1)
+        await patient
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_was_sent_is_ahead_of_the_next_one(make, far, clock):
+    async def scenario():
+        gather = make(hint_s=0.1)
+        first = ask(gather, 1, timeout_s=0.2)
+        await settle()
+        far.give(0, [(0, Reply(rows(2), 0, spent_s=0.0, next_s=0.020, step_s=0.020))])
+        far.give(0, None)
+        await first
+        second = ask(gather, 2, timeout_s=0.030)
+        await settle()
+        third = ask(gather, 3, timeout_s=0.030)
+        await settle()
+        assert refused(third).reason == "overload"
+        assert far.values[1:] == [[[2]]]
+        far.finish(1)
+        await second
 
     asyncio.run(scenario())
 

@@ -347,6 +347,39 @@ def test_work_whose_deadline_passes_while_it_runs_is_refused_then(make, gate):
     asyncio.run(scenario())
 
 
+def test_a_call_may_overrun_for_a_caller_who_keeps_the_time(make, gate):
+    async def scenario():
+        batcher = Batcher(gate, BatchLimits(4, 16))
+        gate.hold = True
+        job = batcher.enqueue(rows(1), 0.02, may_overrun=True)
+        await asyncio.sleep(0.05)
+        assert not job.future.done()
+        gate.release_all()
+        assert (await job.future).tolist() == [[1, 2]]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_outlook_is_what_one_more_row_takes_and_the_next_one_after_it(gate, clock):
+    async def scenario():
+        batcher = Batcher(gate, BatchLimits(1, 16), clock=clock)
+        batcher._pace.observe(1, 0.020)
+        assert batcher.outlook() == pytest.approx((0.020, 0.020))
+        gate.hold = True
+        running = batcher.enqueue(rows(1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        clock.now_s += 0.005
+        waiting = batcher.enqueue(rows(2))
+        assert batcher.outlook() == pytest.approx((0.055, 0.020))
+        gate.release_all()
+        await asyncio.gather(running.future, waiting.future)
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_work_whose_deadline_passes_while_it_waits_is_refused_then(gate):
     async def scenario():
         batcher = Batcher(gate, BatchLimits(4, 16))

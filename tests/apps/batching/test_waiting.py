@@ -203,3 +203,18 @@ def test_a_hiccup_at_full_load_is_recovered_from(queue):
         return 0.100 + rows * 0.001 + (0.150 if held_up else 0.0)
 
     assert goodput(queue, arrivals_s, 0.260, call_s) > 0.9 * len(arrivals_s)
+
+
+def test_before_the_model_stands_idle_it_runs_what_its_fastest_recent_call_would_fit(queue):
+    for seconds in (0.020, 0.030, 0.030):
+        queue.pace.observe(1, seconds)
+    queue.add("a", 0.019)
+    queue.add("b", 0.025)
+    assert queue.take() == ("b", "", "a")
+
+
+def test_what_not_even_that_would_fit_is_given_up(queue):
+    for seconds in (0.020, 0.030, 0.030):
+        queue.pace.observe(1, seconds)
+    queue.add("a", 0.019)
+    assert queue.take() == ("", "", "a")

@@ -1,0 +1,49 @@
+"""When a model's replicas could answer one more row."""
+
+import pytest
+
+from apps.backends.horizon import FORGOTTEN_S, Horizon
+
+
+@pytest.fixture
+def horizon():
+    return Horizon(hint_s=0.025)
+
+
+def test_of_a_model_that_said_nothing_nothing_is_believed(horizon):
+    assert horizon.answers_at(5.0) == 0.0
+
+
+def test_the_earliest_replica_counts(horizon):
+    horizon.heard("a", 1.050, now=1.0)
+    horizon.heard("b", 1.030, now=1.0)
+    assert horizon.answers_at(1.010) == 1.030
+
+
+def test_a_replica_that_was_not_heard_of_lately_may_be_free(horizon):
+    horizon.heard("a", 1.050, now=1.0)
+    horizon.heard("b", 1.080, now=1.020)
+    assert horizon.answers_at(1.024) == 1.050
+    assert horizon.answers_at(1.026) == 0.0
+
+
+def test_a_replica_that_is_gone_is_forgotten(horizon):
+    horizon.heard("a", 1.050, now=1.0)
+    later = 1.0 + FORGOTTEN_S + 1
+    horizon.heard("b", later + 0.040, now=later)
+    assert horizon.answers_at(later) == later + 0.040
+
+
+def test_rows_on_their_way_are_ahead_of_the_next_one(horizon):
+    horizon.heard("a", 1.020, now=1.0, step_s=0.020)
+    horizon.sent(1, now=1.010)
+    assert horizon.answers_at(1.011) == pytest.approx(1.050)
+    horizon.sent(2, now=1.012)
+    assert horizon.answers_at(1.013) == pytest.approx(1.090)
+
+
+def test_with_several_replicas_nobody_knows_which_of_them_has_the_rows(horizon):
+    horizon.heard("a", 1.020, now=1.0, step_s=0.020)
+    horizon.heard("b", 1.020, now=1.0, step_s=0.020)
+    horizon.sent(1, now=1.0)
+    assert horizon.answers_at(1.0) == 1.020
