@@ -36,11 +36,9 @@ class Model:
         keep_to_loopback()
         tracing = open_tracing(source.trace, source.counted_as.role if source.counted_as else "model")
         batcher = open_batcher(source.fetch(), source)
-        self._stand_on(batcher, source.batching, source.limits.max_batch_rows, tracing)
         if source.counted_as is not None:
-            export_batcher(self._batcher, source.counted_as)
-        # Last, since it goes on telling whoever counts the batches.
-        self._signals = ModelSignals(self._batcher, self._batcher.call_s, source.limits.max_batch_rows)
+            export_batcher(batcher, source.counted_as)
+        self._stand_on(batcher, source.batching, source.limits.max_batch_rows, tracing)
         settle()
 
     def _stand_on(
@@ -48,6 +46,7 @@ class Model:
     ) -> None:
         self._batcher = batcher
         self._replica = uuid4().hex[:8]
+        self._signals = ModelSignals(batcher, batcher.call_s, max_batch_rows)
         self._tracing = tracing or NoTracing()
         self._stock = batching == "ray"
         if self._stock:
@@ -103,6 +102,8 @@ class Model:
         return [self._failed(part) if isinstance(part, Exception) else Reply(part, 0) for part in parts]
 
     def _enqueue(self, call: Call) -> Job | Refused:
+        if call.turned_away:
+            self._signals.turned_away(call.turned_away)
         try:
             # What a call has here is less than its caller has: the way back takes some, and seldom as much as it may.
             return self._batcher.enqueue(call.rows, call.timeout_s, may_overrun=True)

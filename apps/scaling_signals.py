@@ -71,6 +71,10 @@ class ModelSignals(LoopSignals):
             }
         return told
 
+    def turned_away(self, requests: int) -> None:
+        """So many were refused before they came here, since this model had no time for them."""
+        self._refused += requests
+
     def _on_batch(self, record: BatchRecord) -> None:
         self._rows += record.rows
         self._jobs += record.jobs

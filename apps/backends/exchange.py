@@ -10,11 +10,15 @@ from training.encoding import Array
 
 @dataclass(frozen=True)
 class Call:
-    """Rows [B, ...], for how long their logits are of use, and the `traceparent` of a request that is traced."""
+    """Rows [B, ...], for how long their logits are of use, and the `traceparent` of a request that is traced.
+
+    `turned_away` requests were refused without asking since the last call: the model is wanted that much more.
+    """
 
     rows: Array
     timeout_s: float | None
     trace: str | None = None
+    turned_away: int = 0
 
 
 @dataclass(frozen=True)

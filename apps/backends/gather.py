@@ -7,7 +7,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -108,6 +108,7 @@ class Gather:
         self._call_s = 0.0
         self._called = False
         self._horizon = Horizon(self._limits.hint_s)
+        self._turned_away = 0
         self._way = Way()
         self.queue_rows = 0
         """Rows that waited at the model when it last answered."""
@@ -146,6 +147,7 @@ class Gather:
         if timeout_s is not None:
             late_s = self._horizon.answers_at(now) - now - self._at_model_s(timeout_s)
             if late_s > 0:
+                self._turned_away += 1
                 detail = f"the model would answer {late_s * 1e3:.0f} ms too late"
                 raise RefusedError(Refused("overload", detail, self.queue_rows, late_s))
         if self._waiting_rows + len(rows_B) > self._limits.max_queue_rows:
@@ -232,6 +234,8 @@ class Gather:
             Call(entry.rows, None if entry.expires is None else self._at_model_s(entry.expires - started), entry.trace)
             for entry in call.entries
         ]
+        calls[0] = replace(calls[0], turned_away=self._turned_away)
+        self._turned_away = 0
         try:
             async for ready in self._send(calls):
                 for index, answered in ready:

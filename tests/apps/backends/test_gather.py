@@ -237,6 +237,7 @@ def test_what_an_answer_says_of_the_next_row_is_heeded_before_any_refusal(make, 
         await settle()
         assert refused(hasty).reason == "overload"
         assert far.values[1:] == [[[3]]]
+        assert [call.turned_away for calls in far.calls for call in calls] == [0, 1]
         far.finish(1)
         await patient
 
