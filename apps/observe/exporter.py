@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Protocol
 
+from apps.observe.serve_histograms import sample_histograms
 from apps.observe.tally import Cell, Counts, Distributions, Key, Levels
 
 logger = logging.getLogger("ray.serve")
@@ -43,9 +44,13 @@ class Sink(Protocol):
 
 
 class RaySink:
-    """`ray.serve.metrics`, which add the application, the deployment and the replica. Names get the prefix `ray_`."""
+    """`ray.serve.metrics`, which add the application, the deployment and the replica. Names get the prefix `ray_`.
+
+    Serve's own histograms get a sample from then on.
+    """
 
     def __init__(self) -> None:
+        sample_histograms()
         self._counters: dict[str, Any] = {}
         self._gauges: dict[str, Any] = {}
 
