@@ -81,6 +81,11 @@ class AppArgs(ModelArgs):
     def models(self) -> tuple[ModelArgs, ...]:
         return (self, *self.more_models)
 
+    def deployment_names(self, kind: Literal["Teacher", "Student"], model: ModelArgs, releases: int) -> list[str]:
+        """What the deployments of this kind are called, one for each of a model's `releases` (1 or 2)."""
+        of = "" if model is self else f"-{model.model}"
+        return [f"{kind}{suffix}{of}" for suffix in ("", "B")[:releases]]
+
     @model_validator(mode="after")
     def _differ(self) -> Self:
         names = [item.model for item in self.models]

@@ -50,7 +50,6 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
     parts: list[Part] = []
     deployments: list[serve.Application] = []
     for model, of_model in zip(args.models, plans, strict=True):
-        of = "" if model is args else f"-{model.model}"
         limits = BatchLimits(model.max_batch_rows, model.max_queue_rows, tuple(model.batch_sizes))
 
         def source(plan: Plan, role: Role, model: ModelArgs = model, limits: BatchLimits = limits) -> ModelSource:
@@ -67,15 +66,16 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
 
         part = Part(model, of_model, tuple(source(plan, "student") for plan in of_model))
         parts.append(part)
-        deployments += _deployed("Teacher", of, [source(plan, "teacher") for plan in of_model])
+        teachers = [source(plan, "teacher") for plan in of_model]
+        deployments += _deployed(args.deployment_names("Teacher", model, len(teachers)), teachers)
         if part.is_student_apart:
-            deployments += _deployed("Student", of, part.students)
+            deployments += _deployed(args.deployment_names("Student", model, len(part.students)), part.students)
     ingress = serve.deployment(name="Ingress", **INGRESS_DEFAULTS)(Ingress)
     return ingress.bind(args, parts, *deployments)
 
 
-def _deployed(kind: str, of: str, sources: Sequence[ModelSource]) -> list[serve.Application]:
+def _deployed(names: Sequence[str], sources: Sequence[ModelSource]) -> list[serve.Application]:
     return [
-        serve.deployment(name=f"{kind}{suffix}{of}", **MODEL_DEFAULTS)(Model).bind(source)
-        for suffix, source in zip(("", "B"), sources, strict=False)
+        serve.deployment(name=name, **MODEL_DEFAULTS)(Model).bind(source)
+        for name, source in zip(names, sources, strict=True)
     ]

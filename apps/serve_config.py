@@ -40,9 +40,9 @@ def deployment_names(args: AppArgs) -> set[str]:
     """The deployments that `apps.graph` makes of `args`."""
     names = {"Ingress"}
     for model in args.models:
-        kinds = ("Teacher", "Student") if model.student_placement == "deployment" else ("Teacher",)
-        of = "" if model is args else f"-{model.model}"
-        names |= {f"{kind}{suffix}{of}" for kind in kinds for suffix in ("", "B")[: len(model.releases)]}
+        names.update(args.deployment_names("Teacher", model, len(model.releases)))
+        if model.student_placement == "deployment":
+            names.update(args.deployment_names("Student", model, len(model.releases)))
     return names
 
 
