@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from apps.launcher.local import tool
-from apps.launcher.ports import LOOPBACK
+from apps.launcher.ports import LOOPBACK, is_free
 from apps.serve_config import ServeConfigError, check
 
 
@@ -48,10 +48,22 @@ def deploy_command(config: Path, dashboard_url: str) -> list[str]:
     return [tool("serve"), "deploy", str(config), "--address", dashboard_url]
 
 
+def grpc_port(config: Path) -> int | None:
+    """Where a Serve config lets gRPC listen, if it does."""
+    options = yaml.safe_load(config.read_text()).get("grpc_options")
+    return int(options["port"]) if options else None
+
+
 def wait_until_running(
-    dashboard_url: str, application: str, endpoint_url: str, *, timeout_s: float, note: Callable[[str], None]
+    dashboard_url: str,
+    application: str,
+    endpoint_url: str,
+    *,
+    timeout_s: float,
+    note: Callable[[str], None],
+    grpc_port: int | None = None,
 ) -> None:
-    """Return when Ray Serve says RUNNING and the endpoint says that it is ready.
+    """Return when Ray Serve says RUNNING, the endpoint says that it is ready, and gRPC listens at `grpc_port`.
 
     Raises DeployError with Serve's own reason when the deployment failed, or with its last state after `timeout_s`.
     Without a healthy proxy of ours, whoever answers at `endpoint_url` is not the endpoint.
@@ -65,9 +77,13 @@ def wait_until_running(
             try:
                 state = _application_state(client.get(f"{dashboard_url}/api/serve/applications/").json(), application)
                 if state == "RUNNING":
-                    if client.get(f"{endpoint_url}/v2/health/ready").status_code == 200:
+                    if client.get(f"{endpoint_url}/v2/health/ready").status_code != 200:
+                        state = "RUNNING, but /v2/health/ready does not answer 200"
+                    # HAProxy opens the port for gRPC by a reload of its own, which may come later.
+                    elif grpc_port is not None and is_free(grpc_port):
+                        state = f"RUNNING, but nothing listens at port {grpc_port}"
+                    else:
                         return
-                    state = "RUNNING, but /v2/health/ready does not answer 200"
             except (httpx.HTTPError, ValueError) as error:
                 state = f"no answer ({error!r})"
             note(state)

@@ -12,7 +12,14 @@ from typing import Any
 from rich.markup import escape
 
 from apps.launcher.champion import Champion
-from apps.launcher.deploy import GRPC_PORT_OFFSET, DeployError, deploy_command, wait_until_running, write_config
+from apps.launcher.deploy import (
+    GRPC_PORT_OFFSET,
+    DeployError,
+    deploy_command,
+    grpc_port,
+    wait_until_running,
+    write_config,
+)
 from apps.launcher.local import ROOT, LocalCluster
 from apps.launcher.ports import LOOPBACK, find_holder, is_free
 from apps.launcher.process import ProcessError
@@ -144,7 +151,12 @@ class Launch:
         self._run("Deploy with serve deploy", deploy_command(config, dashboard_url), "deploy.log")
         with self.stages.stage("Wait for the replicas") as stage:
             wait_until_running(
-                dashboard_url, application, self.endpoint_url, timeout_s=_DEPLOY_TIMEOUT_S, note=stage.note
+                dashboard_url,
+                application,
+                self.endpoint_url,
+                timeout_s=_DEPLOY_TIMEOUT_S,
+                note=stage.note,
+                grpc_port=grpc_port(config),
             )
 
     def predict(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.launcher.deploy import DeployError, deploy_command, wait_until_running, write_config
+from apps.launcher.deploy import DeployError, deploy_command, grpc_port, wait_until_running, write_config
 from apps.launcher.local import ROOT, LocalCluster
 from apps.launcher.ports import LOOPBACK, find_holder, is_free
 from apps.launcher.process import ProcessError
@@ -166,7 +166,12 @@ def _deploy(cluster: LocalCluster, options: argparse.Namespace, config: Path) ->
     if done.returncode:
         raise DeployError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     wait_until_running(
-        cluster.ray.dashboard_url, application, url, timeout_s=_DEPLOY_TIMEOUT_S, note=lambda state: None
+        cluster.ray.dashboard_url,
+        application,
+        url,
+        timeout_s=_DEPLOY_TIMEOUT_S,
+        note=lambda state: None,
+        grpc_port=grpc_port(config),
     )
     return url
 

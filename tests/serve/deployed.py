@@ -59,7 +59,7 @@ def deploy(
     command = deploy_command(path, cluster.ray.dashboard_url)
     subprocess.run(command, env=cluster.environment, cwd=ROOT, check=True, timeout=120, stdout=sys.stderr)
     url = f"http://127.0.0.1:{port}"
-    wait_until_running(cluster.ray.dashboard_url, name, url, timeout_s=120, note=lambda state: None)
+    wait_until_running(cluster.ray.dashboard_url, name, url, timeout_s=120, note=lambda state: None, grpc_port=port + 1)
     return Deployed(cluster, url, name, f"127.0.0.1:{port + 1}")
 
 

@@ -19,6 +19,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 def driver(cluster, serve_port, tmp_path_factory):
     config = {
         "http_options": {"host": "127.0.0.1", "port": serve_port},
+        # Serve opens gRPC when it starts or never, and other tests of this cluster want it.
+        "grpc_options": {
+            "port": serve_port + 1,
+            "grpc_servicer_functions": ["apps.protocol.grpc_door:add_service"],
+        },
         "applications": [{"name": "sleepy", "route_prefix": "/", "import_path": "tests.serve.sleepy:build"}],
     }
     path = tmp_path_factory.mktemp("sleepy") / "sleepy.yaml"

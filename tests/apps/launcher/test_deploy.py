@@ -2,13 +2,14 @@
 
 import http.server
 import json
+import socket
 import threading
 from contextlib import contextmanager
 
 import pytest
 import yaml
 
-from apps.launcher.deploy import DeployError, wait_until_running, write_config
+from apps.launcher.deploy import DeployError, grpc_port, wait_until_running, write_config
 
 SERVE_STATE = "/api/serve/applications/"
 
@@ -43,9 +44,9 @@ def serve_says(status, proxy="HEALTHY", **details):
     return (200, {"applications": {"tandem": {"status": status, **details}}, "proxies": {"node": {"status": proxy}}})
 
 
-def wait(url, timeout_s=10.0):
+def wait(url, timeout_s=10.0, grpc_port=None):
     notes = []
-    wait_until_running(url, "tandem", url, timeout_s=timeout_s, note=notes.append)
+    wait_until_running(url, "tandem", url, timeout_s=timeout_s, note=notes.append, grpc_port=grpc_port)
     return notes
 
 
@@ -124,3 +125,25 @@ def test_what_serve_would_ignore_is_refused(tmp_path):
     )
     with pytest.raises(DeployError, match="Techer"):
         write_config(source, tmp_path / "target.yaml", port=8001, args={})
+
+
+def test_waiting_goes_on_until_grpc_listens_too():
+    pages = {SERVE_STATE: [serve_says("RUNNING")], "/v2/health/ready": [(200, {})]}
+    with answering(pages) as url, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        listener.close()
+        with pytest.raises(DeployError, match=f"nothing listens at port {port}"):
+            wait(url, timeout_s=0.5, grpc_port=port)
+    with answering(pages) as url, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        wait(url, grpc_port=listener.getsockname()[1])
+
+
+def test_a_config_says_where_grpc_listens(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("grpc_options: {port: 9100}\napplications: []\n")
+    assert grpc_port(config) == 9100
+    config.write_text("applications: []\n")
+    assert grpc_port(config) is None
