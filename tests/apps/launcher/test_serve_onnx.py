@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apps.launcher.local import ROOT
-from apps.launcher.ports import free_block
+from apps.launcher.ports import free_block, reserve_block
 from apps.launcher.serve_onnx import ModelError, pack, parser, read_tensors, serve
 from optimization.runner import open_runner
 from tests.tiny import UNSURE, logits, onnx_model
@@ -80,8 +80,13 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_onnx_file_is_served_by_one_command_that_ends_with_all_it_started(tmp_path: Path) -> None:
-    port = free_block(1)
+def test_an_onnx_file_is_served_by_one_command_that_ends_with_all_it_started(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # Held, or the cluster that the command starts may choose the same port for one of its servers.
+    reservation = reserve_block(1)
+    request.addfinalizer(reservation.release)
+    port = reservation.first
     command = [sys.executable, "-m", "apps.launcher.serve_onnx", str(tiny(tmp_path)), f"--port={port}", "--name=shapes"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     url = f"http://127.0.0.1:{port}/v2/models/shapes/infer"
