@@ -38,11 +38,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalCluster]
 
 
 @pytest.fixture(scope="session")
-def serve_port(cluster: "LocalCluster") -> int:
+def serve_port(cluster: "LocalCluster") -> Iterator[int]:
     """The port of this session's Serve, and after it that of its gRPC: a running Serve cannot change them."""
-    from apps.launcher.ports import free_block
+    from apps.launcher.ports import reserve_block
 
-    return free_block(2)
+    reservation = reserve_block(2)
+    yield reservation.first
+    reservation.release()
 
 
 @pytest.fixture(scope="session")

@@ -234,8 +234,9 @@ class Gather:
             Call(entry.rows, None if entry.expires is None else self._at_model_s(entry.expires - started), entry.trace)
             for entry in call.entries
         ]
-        calls[0] = replace(calls[0], turned_away=self._turned_away)
-        self._turned_away = 0
+        if self._turned_away:
+            calls[0] = replace(calls[0], turned_away=self._turned_away)
+            self._turned_away = 0
         try:
             async for ready in self._send(calls):
                 for index, answered in ready:

@@ -200,9 +200,9 @@ class Batcher:
         # Who is let in with no time to spare is late as often as not: what calls overran of late is kept free.
         if expected_s + min(2 * self._overrun_s, timeout_s / 10) <= timeout_s:
             return False
-        # On a busy machine a median of calls may not fit where many a call does, and an idle model has nothing to lose.
-        may_fit = self._pace.at_best(rows) <= timeout_s
-        if not self._running and not waiting.rows and (may_fit or now >= self._next_probe):
+        # An idle model has nothing to lose.
+        idle = not self._running and not waiting.rows
+        if idle and (waiting.may_fit(rows, timeout_s) or now >= self._next_probe):
             self._next_probe = now + PROBE_EVERY_S
             return True
         self._count("late")

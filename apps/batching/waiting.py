@@ -145,7 +145,7 @@ class Waiting:
             rows += job.count
             behind -= job.count
             index += 1
-        if not taken and given_up and self._may_fit(given_up[-1], now):
+        if not taken and given_up and self.may_fit(given_up[-1].count, given_up[-1].due - now):
             # Else the model would stand idle: a call that is as short as some were costs nobody anything.
             taken.append(given_up.pop())
         del entries[:index]
@@ -161,14 +161,15 @@ class Waiting:
     def _hopeless(self, job: Job, left_s: float) -> bool:
         return not job.probe and self.call_s(job.count) > left_s
 
-    def _may_fit(self, job: Job, now: float) -> bool:
-        return job.expires is None or self._pace.at_best(job.count) <= job.expires - now
-
     def call_s(self, rows: int) -> float:
         """How long a call of so many rows is expected to take, in parts where they are more than a batch."""
         full, rest = divmod(rows, self._limits.max_batch_rows)
         whole_s = full * self._pace.seconds(self._limits.max_batch_rows) if full else 0.0
         return whole_s + self._pace.seconds(padded_rows(rest, self._limits.sizes) if rest else 0)
+
+    def may_fit(self, rows: int, left_s: float) -> bool:
+        """Whether the shortest recent calls would do: where a median does not fit, many a call may."""
+        return self._pace.at_best(rows) <= left_s
 
     def most_within(self, seconds: float) -> int:
         """The largest batch that is worth it and expected to take no longer; at least 1."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from apps.launcher.local import tool
-from apps.launcher.ports import LOOPBACK, is_free
+from apps.launcher.ports import LOOPBACK, answers
 from apps.serve_config import ServeConfigError, check
 
 
@@ -80,7 +80,7 @@ def wait_until_running(
                     if client.get(f"{endpoint_url}/v2/health/ready").status_code != 200:
                         state = "RUNNING, but /v2/health/ready does not answer 200"
                     # HAProxy opens the port for gRPC by a reload of its own, which may come later.
-                    elif grpc_port is not None and is_free(grpc_port):
+                    elif grpc_port is not None and not answers(grpc_port):
                         state = f"RUNNING, but nothing listens at port {grpc_port}"
                     else:
                         return

@@ -5,30 +5,12 @@ together they took more time than parsing and answering a request did. The endpo
 (`meter.py`); Serve's histograms, which Ray's dashboards show, keep their quantiles with a few observations a second.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from apps.access.rate_limit import TokenBucket
+
 OBSERVATIONS_PER_S = 50.0
-
-
-class Allowance:
-    """So many a second, and those of one second at once."""
-
-    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_s = per_s
-        self._clock = clock
-        self._left = per_s
-        self._since = clock()
-
-    def take(self) -> bool:
-        now = self._clock()
-        self._left = min(self._per_s, self._left + (now - self._since) * self._per_s)
-        self._since = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 def sample_histograms(histogram: Any = None, per_s: float = OBSERVATIONS_PER_S) -> None:
@@ -42,10 +24,10 @@ def sample_histograms(histogram: Any = None, per_s: float = OBSERVATIONS_PER_S) 
         return
 
     def observe_some(self: Any, value: float, tags: Mapping[str, str] | None = None) -> None:
-        allowance = self.__dict__.get("_allowance")
-        if allowance is None:
-            allowance = self._allowance = Allowance(per_s)
-        if allowance.take():
+        bucket = self.__dict__.get("_bucket")
+        if bucket is None:
+            bucket = self._bucket = TokenBucket(per_s, per_s)
+        if bucket.take() == 0:
             observe(self, value, tags)
 
     observe_some.sampled = True  # type: ignore[attr-defined]

@@ -194,13 +194,13 @@ def test_of_large_requests_a_killed_ingress_replica_loses_what_it_held(served, r
     with Load(served, LARGE) as load:
         killed_s = kill_one(served, "Ingress", others=1)
         until(lambda: load.answered_since(killed_s) > 200, 30, "answers after the kill")
-    held = sum(request.started_s <= killed_s <= request.ended_s for request in load.sent)
     lost = load.failures()
     record_property("large_requests_lost", len(lost))
-    print(f"a killed ingress replica: {len(lost)} of {len(load.sent)} requests of {LARGE} bytes lost, {held} in flight")
-    # Those in flight then, with both replicas; a moment's grace between the signal and the clock that was read.
-    assert [request for request in lost if request.started_s > killed_s + 0.1] == []
-    assert len(lost) <= held
+    print(f"a killed ingress replica: {len(lost)} of {len(load.sent)} requests of {LARGE} bytes lost")
+    # What a dying process held: it takes a moment from the signal until its sockets are closed.
+    dead_s = killed_s + 0.5
+    assert [request for request in lost if request.started_s > dead_s or request.ended_s < killed_s - 0.1] == []
+    assert len(lost) <= load.connections
 
 
 @pytest.mark.parametrize("body_bytes", [SMALL, LARGE])

@@ -14,6 +14,13 @@ def test_a_burst_passes_and_then_the_rate_decides(clock):
     assert bucket.take() > 0
 
 
+def test_part_of_a_rest_fills_part_of_the_burst(clock):
+    bucket = TokenBucket(10.0, 10, clock)
+    assert [bucket.take() == 0 for _ in range(11)] == [True] * 10 + [False]
+    clock.now_s += 0.35
+    assert [bucket.take() == 0 for _ in range(4)] == [True] * 3 + [False]
+
+
 def test_a_refusal_costs_nothing(clock):
     bucket = TokenBucket(1.0, 1, clock)
     bucket.take()

@@ -225,14 +225,19 @@ def test_what_the_model_has_no_time_for_is_refused_here_for_a_moment(make, far, 
     asyncio.run(scenario())
 
 
+async def tell(gather, far, **outlook):
+    """A first answer, with what it says of the next row."""
+    first = ask(gather, 1, timeout_s=0.2)
+    await settle()
+    far.give(0, [(0, Reply(rows(2), 0, spent_s=0.0, **outlook))])
+    far.give(0, None)
+    await first
+
+
 def test_what_an_answer_says_of_the_next_row_is_heeded_before_any_refusal(make, far, clock):
     async def scenario():
         gather = make(hint_s=0.1)
-        first = ask(gather, 1, timeout_s=0.2)
-        await settle()
-        far.give(0, [(0, Reply(rows(2), 0, spent_s=0.0, next_s=0.050, step_s=0.020))])
-        far.give(0, None)
-        await first
+        await tell(gather, far, next_s=0.050, step_s=0.020)
         hasty, patient = ask(gather, 2, timeout_s=0.040), ask(gather, 3, timeout_s=0.060)
         await settle()
         assert refused(hasty).reason == "overload"
@@ -247,11 +252,7 @@ def test_what_an_answer_says_of_the_next_row_is_heeded_before_any_refusal(make, 
 def test_a_row_that_was_sent_is_ahead_of_the_next_one(make, far, clock):
     async def scenario():
         gather = make(hint_s=0.1)
-        first = ask(gather, 1, timeout_s=0.2)
-        await settle()
-        far.give(0, [(0, Reply(rows(2), 0, spent_s=0.0, next_s=0.020, step_s=0.020))])
-        far.give(0, None)
-        await first
+        await tell(gather, far, next_s=0.020, step_s=0.020)
         second = ask(gather, 2, timeout_s=0.030)
         await settle()
         third = ask(gather, 3, timeout_s=0.030)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.observe.serve_histograms import Allowance, sample_histograms
+from apps.observe.serve_histograms import sample_histograms
 
 
 class Histogram:
@@ -35,13 +35,3 @@ def test_of_many_a_sample_is_taken_for_each_histogram(kind):
         other.observe(value)
     assert 50 <= len(one.seen) < 500
     assert 50 <= len(other.seen) < 500
-
-
-def test_an_allowance_comes_back_with_time():
-    now_s = 0.0
-    allowance = Allowance(10.0, lambda: now_s)
-    assert [allowance.take() for _ in range(11)] == [True] * 10 + [False]
-    now_s = 0.35
-    assert [allowance.take() for _ in range(4)] == [True] * 3 + [False]
-    now_s = 100.0
-    assert sum(allowance.take() for _ in range(50)) == 10
