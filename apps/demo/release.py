@@ -1,6 +1,6 @@
 """`python -m apps.demo.release MODEL`: the Release that the demo serves, made of the champion and told as JSON.
 
-Its teacher is the champion's with test-time augmentation (apps/demo/copies.py): a real model, slow for a real reason.
+Its teacher is the champion's with test-time augmentation (apps/demo/views.py): a real model, slow for a real reason.
 What is sent are test images moved by a pixel, harder than those that the models were made for. The threshold is chosen
 for the demo: where student and teacher are equally good, as on the digits as they are, the calibrated one defers
 nothing and there would be nothing to see.
@@ -13,13 +13,13 @@ import importlib
 import json
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from apps.demo.copies import averaged_over_copies
+from apps.demo.slowed import SLOW_BATCH, slow_down
+from apps.demo.views import jittered_grid
 from optimization.release import (
     RELEASE_FILE,
     Guarantee,
@@ -29,20 +29,17 @@ from optimization.release import (
     load_release,
     write_release,
 )
-from optimization.runner import Runner, open_runner
-from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
+from optimization.runner import open_runner
+from training.artifact import load_artifact
 from training.encoding import Array, softmax
 from training.evaluate import predict_in_batches
 from training.registry import Registry, Version
 from training.task import Source, Split, load_task
 
 ALIAS = "demo"
-PROBE_COPIES, MAX_COPIES = 100, 1_000
+MAX_VIEWS = 1_000
 # Moved copies of each row of a split: a few hundred rows give a share to within some percent only.
 DRAWS = 3
-TIMED_S, TIMED_CALLS = 0.6, 5
-# Times hundreds of copies: more at once would fill the memory.
-ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class DemoRelease:
     """
 
     number: int
-    copies: int
+    views: int
     row_ms: float
     threshold: float
     deferred: float
@@ -86,7 +83,7 @@ def make_release(
     """Register a Release as `demo` whose teacher takes about `row_ms` an image and gets the share `deferred` of them.
 
     What to send goes to the file `inputs`. Raises ValueError where there is no champion, or its teacher does not read
-    grey images.
+    images.
     """
     champion = load_release(registry.fetch(registry.resolve(f"{endpoint_name(model)}@champion"), cache_dir))
     teacher, student = (
@@ -104,14 +101,11 @@ def make_release(
 
     threshold = float(np.quantile(confidence(predict_in_batches(fast, calibration.inputs)), deferred))
     with tempfile.TemporaryDirectory() as scratch, registry.start_run(model, "demo", {}) as run:
-        probe = open_runner(_write(teacher, PROBE_COPIES, Path(scratch) / "probe"))
-        copy_ms = milliseconds_a_row(probe, report.inputs[0]) / PROBE_COPIES
-        copies = int(np.clip(round(row_ms / copy_ms), 2, MAX_COPIES))
-        made = _write(teacher, copies, Path(scratch) / "teacher")
-        slow = open_runner(made)
-        teacher_BC, student_BC = (predict_in_batches(runner, report.inputs, ROWS) for runner in (slow, fast))
+        slowed = slow_down(teacher, jittered_grid, row_ms, MAX_VIEWS, report.inputs[0], Path(scratch))
+        slow = open_runner(slowed.teacher)
+        teacher_BC, student_BC = (predict_in_batches(runner, report.inputs, SLOW_BATCH) for runner in (slow, fast))
         defers_B = confidence(student_BC) < threshold
-        version = registry.publish(model, made.folder, run, {"tandem.copies": str(copies)})
+        version = registry.publish(model, slowed.teacher.folder, run, {"tandem.views": str(slowed.views)})
         statement = f"no promise: a threshold that defers {deferred:.0%} of the calibration rows, chosen for a demo"
         release = Release(
             model=model,
@@ -132,43 +126,14 @@ def make_release(
 
         return DemoRelease(
             number=registered.number,
-            copies=copies,
-            row_ms=milliseconds_a_row(slow, report.inputs[0]),
+            views=slowed.views,
+            row_ms=slowed.item_ms,
             threshold=threshold,
             deferred=float(defers_B.mean()),
             teacher_accuracy=accuracy(teacher_BC),
             student_accuracy=accuracy(student_BC),
             cascade_accuracy=accuracy(np.where(defers_B[:, None], teacher_BC, student_BC)),
         )
-
-
-def milliseconds_a_row(runner: Runner, row: Array) -> float:
-    """The median time of a call with one row."""
-    runner(row[None])
-    taken_s: list[float] = []
-    while sum(taken_s) < TIMED_S or len(taken_s) < TIMED_CALLS:
-        started = time.perf_counter()
-        runner(row[None])
-        taken_s.append(time.perf_counter() - started)
-    return float(np.median(taken_s)) * 1e3
-
-
-def _write(teacher: Artifact, copies: int, folder: Path) -> Artifact:
-    manifest = teacher.manifest
-    return write_artifact(
-        folder,
-        {MODEL_FILE["onnx"]: averaged_over_copies(teacher, copies)},
-        name=manifest.name,
-        variant=f"teacher-{copies}-copies",
-        task=manifest.task,
-        format="onnx",
-        precision=manifest.precision,
-        encoding=manifest.encoding,
-        input=manifest.input,
-        output=manifest.output,
-        architecture=manifest.architecture,
-        parent=teacher.digest,
-    )
 
 
 def main() -> None:

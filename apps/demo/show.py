@@ -101,8 +101,8 @@ class Show:
     def _facts(self) -> dict[str, Any]:
         endpoint, release = self._endpoint, self._endpoint.release
         text = (
-            f"The teacher takes {release.row_ms:.0f} ms an image here, since it looks at {release.copies:,} moved "
-            f"copies of each: {release.teacher_rows_per_s:.0f} images a second. The student takes a fraction of one "
+            f"The teacher takes {release.row_ms:.0f} ms an image here, since it looks at {release.views:,} moved "
+            f"views of each: {release.teacher_rows_per_s:.0f} images a second. The student takes a fraction of one "
             f"and defers {release.deferred:.0%} of them by a threshold chosen for this demonstration. The images are "
             "test digits moved by a pixel, which neither is used to."
         )

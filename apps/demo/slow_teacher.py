@@ -8,30 +8,24 @@ import argparse
 import importlib
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-from apps.demo.views import averaged_over_views
+from apps.demo.slowed import SLOW_BATCH, THREADS, slow_down
+from apps.demo.views import MAX_SHIFT_PIXELS, shifted_grid
 from optimization.build import MAX_HARM
 from optimization.cascade import Calibration, calibrate
 from optimization.release import RELEASE_FILE, VersionRef, endpoint_name, load_release, write_release
 from optimization.runner import open_runner
 from optimization.variants import threshold_split
-from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
-from training.encoding import Array, ImageEncoding
+from training.artifact import Artifact, load_artifact
 from training.evaluate import predict_in_batches
 from training.registry import Registry, Version
 from training.task import Source, Task, load_task
 from training.train import absolute_path
 
-THREADS = 1
-# Enough calls that their median is not one that the machine held up.
-TIMED_CALLS = 30
-# Rows times views is what the graph holds at a time.
-SLOW_BATCH = 8
+MAX_VIEWS = (2 * MAX_SHIFT_PIXELS + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -67,13 +61,13 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
         load_artifact(registry.fetch(registry.resolve(f"{part.name}@{part.number}"), cache_dir))
         for part in (before.teacher, before.student)
     )
-    if not isinstance(teacher.manifest.encoding, ImageEncoding) or teacher.manifest.format != "onnx":
-        raise ValueError(f"{reference}: its teacher is no ONNX graph that reads images, so it has no views")
     task = load_task(teacher.manifest.task, source)
     with tempfile.TemporaryDirectory() as scratch, registry.start_run(task.name, f"slow {reference}", {}) as run:
-        slow, views, took_ms = _slow_down(teacher, wanted, Path(scratch), task)
-        calibration = _calibrate(slow, student, task, wanted.max_harm)
-        made = registry.publish(before.teacher.name, slow.folder, run, {"tandem.views": str(views)})
+        grid = partial(shifted_grid, flip=wanted.flip)
+        row = task.splits["calibration"].inputs[0]
+        slow = slow_down(teacher, grid, wanted.item_ms, MAX_VIEWS, row, Path(scratch))
+        calibration = _calibrate(slow.teacher, student, task, wanted.max_harm)
+        made = registry.publish(before.teacher.name, slow.teacher.folder, run, {"tandem.views": str(slow.views)})
         release = replace(
             before,
             teacher=VersionRef(made.name, made.number, made.digest),
@@ -86,53 +80,7 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
             endpoint_name(release.model), Path(scratch) / "release", run, {}, identity=RELEASE_FILE
         )
         registry.promote(version.name, version.number, wanted.alias)
-    return Slow(version, views, took_ms, calibration)
-
-
-def _slow_down(teacher: Artifact, wanted: Wanted, folder: Path, task: Task) -> tuple[Artifact, int, float]:
-    """The teacher with the number of views that take the time wanted, that number, and what one image really takes."""
-    content = teacher.model_path.read_bytes()
-    rows = task.splits["calibration"].inputs
-
-    def write(views: int, name: str) -> tuple[Artifact, float]:
-        made = _write(folder / name, teacher, averaged_over_views(content, views, wanted.flip), views)
-        runner = open_runner(made, THREADS)
-        return made, _milliseconds(lambda: runner(rows[:1]))
-
-    # Two sizes give the time of a view without that of a call.
-    (_, few_ms), (_, more_ms) = write(2, "few"), write(10, "more")
-    each_ms = max((more_ms - few_ms) / 8, few_ms / 100)
-    views = max(1, round(2 + (wanted.item_ms - few_ms) / each_ms))
-    made, took_ms = write(views, "slow")
-    return made, views, took_ms
-
-
-def _milliseconds(call: Callable[[], Array]) -> float:
-    call()
-    taken = []
-    for _ in range(TIMED_CALLS):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return 1e3 * median(taken)
-
-
-def _write(folder: Path, teacher: Artifact, content: bytes, views: int) -> Artifact:
-    manifest = teacher.manifest
-    return write_artifact(
-        folder,
-        {MODEL_FILE["onnx"]: content},
-        name=manifest.name,
-        variant=f"{manifest.variant}-{views}-views",
-        task=manifest.task,
-        format="onnx",
-        precision=manifest.precision,
-        encoding=manifest.encoding,
-        input=manifest.input,
-        output=manifest.output,
-        architecture=manifest.architecture,
-        parent=teacher.digest,
-    )
+    return Slow(version, slow.views, slow.item_ms, calibration)
 
 
 def _calibrate(teacher: Artifact, student: Artifact, task: Task, max_harm: float) -> Calibration:

@@ -11,27 +11,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Views are moved by whole pixels: anything between two pixels blurs, and costs accuracy.
+# Where each pixel of each view is read, [V,H,W,2] as (x, y) in -1..1, as ONNX's GridSample takes it.
+Grid = NDArray[np.float32]
+
+# Whole pixels where there are many: anything between two pixels blurs, and costs accuracy.
 MAX_SHIFT_PIXELS = 8
+# Images of a few pixels are moved by less than one, with the ranges of the digits recipe's augmentation.
+SHIFT, ROTATE_DEGREES, SCALE = 0.1, 10.0, 0.1
 
 
-def view_grid(views: int, height: int, width: int, flip: bool) -> NDArray[np.float32]:
-    """Where each pixel of each view is read, float32 [V,H,W,2] as (x, y) in -1..1, for ONNX's GridSample.
+def shifted_grid(views: int, height: int, width: int, flip: bool) -> Grid:
+    """The image itself, then views moved by ever more pixels; with `flip` every second is mirrored.
 
-    The first view is the image itself, the next ones are moved ever further; with `flip` every second is mirrored.
+    Raises ValueError where there are not so many.
     """
     moves = _moves(flip)
     if not 1 <= views <= len(moves):
         raise ValueError(f"views is {views}: give 1 to {len(moves)}")
-    # Pixel centres, as GridSample counts them without align_corners.
-    y_HW, x_HW = np.meshgrid(
-        (2 * np.arange(height) + 1) / height - 1, (2 * np.arange(width) + 1) / width - 1, indexing="ij"
-    )
+    y_HW, x_HW = _pixel_centres(height, width)
     grids = [
         np.stack([sign * x_HW + 2 * right / width, y_HW + 2 * down / height], axis=-1)
         for down, right, sign in moves[:views]
     ]
     return np.stack(grids).astype(np.float32)
+
+
+def jittered_grid(views: int, height: int, width: int, seed: int = 0) -> Grid:
+    """The image itself, then views a little moved, turned and scaled at random."""
+    random = np.random.default_rng(seed)
+    shifts_V2 = 2 * random.uniform(-SHIFT, SHIFT, (views, 2))
+    angles_V = np.deg2rad(random.uniform(-ROTATE_DEGREES, ROTATE_DEGREES, views))
+    scales_V = random.uniform(1 - SCALE, 1 + SCALE, views)
+    shifts_V2[0], angles_V[0], scales_V[0] = 0.0, 0.0, 1.0
+    y_HW, x_HW = _pixel_centres(height, width)
+    grids = [
+        np.stack([(cosine * x_HW + sine * y_HW) + right, (cosine * y_HW - sine * x_HW) + down], axis=-1)
+        for cosine, sine, (right, down) in zip(
+            np.cos(angles_V) / scales_V, np.sin(angles_V) / scales_V, shifts_V2, strict=True
+        )
+    ]
+    return np.stack(grids).astype(np.float32)
+
+
+def _pixel_centres(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """y and x [H,W], as GridSample counts them without align_corners."""
+    ys, xs = ((2 * np.arange(size) + 1) / size - 1 for size in (height, width))
+    y_HW, x_HW = np.meshgrid(ys, xs, indexing="ij")
+    return y_HW, x_HW
 
 
 def _moves(flip: bool) -> list[tuple[int, int, int]]:
@@ -41,10 +67,10 @@ def _moves(flip: bool) -> list[tuple[int, int, int]]:
     return [(*shift, sign) for shift in shifts for sign in ((1, -1) if flip else (1,))]
 
 
-def averaged_over_views(model: bytes, views: int, flip: bool) -> bytes:
+def averaged_over_views(model: bytes, grid_VHW2: Grid) -> bytes:
     """`model` (ONNX, one uint8 input [B,C,H,W], one float output [B,K]) -> a model of the same interface.
 
-    Its logits are the mean over `views` views. Raises ValueError where the model's interface is another.
+    Its logits are the mean over the views of `grid_VHW2`. Raises ValueError where the model's interface is another.
     """
     import onnx
     from onnx import TensorProto, compose, helper, numpy_helper
@@ -54,7 +80,7 @@ def averaged_over_views(model: bytes, views: int, flip: bool) -> bytes:
     channels, height, width = _image_shape(source)
     opset = next(item.version for item in inner.opset_import if item.domain in ("", "ai.onnx"))
     inner = compose.add_prefix(inner, "view/")
-    grid_VHW2 = view_grid(views, height, width, flip)
+    views = len(grid_VHW2)
     constants: dict[str, NDArray[Any]] = {
         "grid": grid_VHW2[None],
         "one": np.array([1], np.int64),

@@ -80,7 +80,7 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 def _ray(app: str) -> tuple[str, ...]:
-    return _module("ray_serve", f"--app={app}", "--model={model}", "--port={port}")
+    return _module("ray_serve", f"--app={app}", "--model={model}", "--port={port}", "--dashboard-port={port_3}")
 
 
 _MLSERVER_SETTINGS = {

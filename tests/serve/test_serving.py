@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from loadtests.metrics import Window, discover, fetch
 from optimization.runner import open_runner
-from tests.serve.deployed import deploy
+from tests.serve.deployed import deploy, until
 from tests.tiny import SURE, UNSURE, logits, publish_release
 from training.artifact import load_artifact
 from training.registry import Registry
@@ -54,6 +55,34 @@ def body(rows, **fields):
 def numbers(response):
     (output,) = response.json()["outputs"]
     return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+def test_prometheus_reads_what_was_answered(client, cluster):
+    urls = discover(cluster.ray.temp_dir / "prom_metrics_service_discovery.json")
+    before = fetch(urls)
+    for row, count in ((SURE, 5), (UNSURE, 3)):
+        for _ in range(count):
+            assert client.post(PATH, json=body(row[None])).status_code == 200
+
+    def counted():
+        window = Window(before, fetch(urls))
+        return (
+            window.by("ray_tandem_rows_total", "reason", model="tiny"),
+            window.by("ray_tandem_requests_total", "status", model="tiny"),
+            window.by("ray_tandem_request_duration_seconds_count", "variant", model="tiny"),
+            window.by("ray_tandem_batch_rows_sum", "role", model="tiny"),
+            # Serve's own histograms take a sample of at most so many a second: here it is all.
+            window.increase("ray_serve_deployment_processing_latency_ms_count", application="tiny") >= 8,
+        )
+
+    expected = (
+        {"confident": 5, "escalated": 3},
+        {"200": 8},
+        {"student": 5, "teacher": 3},
+        {"student": 8, "teacher": 3},
+        True,
+    )
+    until(lambda: counted() == expected, 60, "all of it is in the metrics")
 
 
 def test_the_cascade_answers_each_row_by_who_is_sure_of_it(client):

@@ -71,13 +71,17 @@ def main() -> None:
     parser.add_argument("--app", choices=("echo", "model"), required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dashboard-port", type=int, required=True)
     arguments = parser.parse_args()
     import ray
 
     ray.init(
         address="local",
         num_cpus=4,
-        include_dashboard=False,
+        # Tandem is deployed through the dashboard, whose agents take part of the machine: here they run as well.
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=arguments.dashboard_port,
         object_store_memory=150_000_000,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",

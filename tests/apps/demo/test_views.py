@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apps.demo.views import averaged_over_views, view_grid
+from apps.demo.views import averaged_over_views, jittered_grid, shifted_grid
 from optimization.runner import onnx_session
 from tests.tiny import SCALE, onnx_model
 
@@ -17,13 +17,13 @@ def run(model: bytes, images_BCHW: np.ndarray = IMAGES_BCHW) -> np.ndarray:
 
 def test_one_view_is_the_image_itself() -> None:
     model = onnx_model(offset=3.0)
-    assert np.array_equal(run(averaged_over_views(model, 1, flip=True)), run(model))
+    assert np.array_equal(run(averaged_over_views(model, shifted_grid(1, 2, 2, flip=True))), run(model))
 
 
 def test_mirrored_view_is_averaged_with_the_image() -> None:
     model = onnx_model(offset=0.0)
     mirrored = run(model, np.ascontiguousarray(IMAGES_BCHW[..., ::-1]))
-    found = run(averaged_over_views(model, 2, flip=True))
+    found = run(averaged_over_views(model, shifted_grid(2, 2, 2, flip=True)))
     assert np.allclose(found, (run(model) + mirrored) / 2, atol=1e-5)
 
 
@@ -32,17 +32,30 @@ def test_a_moved_view_repeats_the_border() -> None:
     views = [run(model, IMAGES_BCHW)]
     for rows, columns in (([0, 0], [0, 1]), ([0, 1], [0, 0]), ([0, 1], [1, 1]), ([1, 1], [0, 1])):
         views.append(run(model, np.ascontiguousarray(IMAGES_BCHW[:, :, rows][..., columns])))
-    found = run(averaged_over_views(model, 5, flip=False))
+    found = run(averaged_over_views(model, shifted_grid(5, 2, 2, flip=False)))
     assert np.allclose(found, np.mean(views, axis=0), atol=0.5 / SCALE)
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
-    model = averaged_over_views(onnx_model(offset=0.0), 9, flip=True)
+    model = averaged_over_views(onnx_model(offset=0.0), shifted_grid(9, 2, 2, flip=True))
     alone = np.concatenate([run(model, IMAGES_BCHW[row : row + 1]) for row in range(5)])
     assert np.allclose(run(model), alone)
+
+
+def test_jittered_views_begin_with_the_image_and_differ_by_little() -> None:
+    y_HW, x_HW = np.meshgrid(*[(2 * np.arange(8) + 1) / 8 - 1] * 2, indexing="ij")
+    image_HW2 = np.stack([x_HW, y_HW], axis=-1)
+    grid_VHW2 = jittered_grid(50, 8, 8)
+    assert np.allclose(grid_VHW2[0], image_HW2)
+    off_V = np.abs(grid_VHW2 - image_HW2).max(axis=(1, 2, 3))
+    # Two pixels of eight at the corners, where turning and scaling move most.
+    assert off_V[1:].min() > 0 and off_V.max() < 0.5
+    assert np.array_equal(grid_VHW2, jittered_grid(50, 8, 8))
+    # Neither smaller nor to one side on the whole.
+    assert np.allclose(grid_VHW2.mean(axis=0), image_HW2, atol=0.1)
 
 
 @pytest.mark.parametrize("views", [0, 10_000])
 def test_impossible_number_of_views_is_refused(views: int) -> None:
     with pytest.raises(ValueError, match=f"views is {views}"):
-        view_grid(views, 8, 8, flip=True)
+        shifted_grid(views, 8, 8, flip=True)
