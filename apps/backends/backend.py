@@ -59,6 +59,8 @@ class HandleBackend:
     ) -> None:
         self._handle = handle
         self._classes = classes
+        # Of the handle's methods, since Serve makes a new handle each time that one is named.
+        self._one: Any = None
         self._many: Any = None
         self.gather = Gather(self._send, _explain, limits, carried=(tracing or NoTracing()).carried)
 
@@ -70,8 +72,10 @@ class HandleBackend:
         return logits_BC
 
     async def _send(self, calls: Sequence[Call]) -> AsyncIterator[Ready]:
+        if self._many is None:
+            self._one, self._many = self._handle.infer, self._handle.options(stream=True).infer_many
         if len(calls) == 1:
-            response: Any = self._handle.infer.remote(calls[0])
+            response: Any = self._one.remote(calls[0])
             try:
                 answered = await response
             except asyncio.CancelledError:
@@ -80,8 +84,6 @@ class HandleBackend:
             yield [(0, answered)]
             return
         # A stream, since one of many must not wait for its refusal until the last of them has its logits.
-        if self._many is None:
-            self._many = self._handle.options(stream=True).infer_many
         stream = self._many.remote(list(calls))
         try:
             async for ready in stream:

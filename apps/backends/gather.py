@@ -276,7 +276,8 @@ class Gather:
         trip_s = now - started
         if isinstance(answered, Reply):
             self._way.took(trip_s - answered.spent_s)
-            self._horizon.heard(answered.replica, now - self._way.mean_s + answered.next_s, now, answered.step_s)
+            knew_until = now - self._way.mean_s
+            self._horizon.heard(answered.replica, knew_until + answered.next_s, now, answered.step_s, knew_until)
         elif answered.wait_s > 0 and timeout_s is not None:
             # Refused on arrival. Were the way learned from replies alone, one believed too long would get none.
             if trip_s < self._way.mean_s:

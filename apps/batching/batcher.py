@@ -107,7 +107,8 @@ class Batcher:
             return self._pace.at_best(1), self._waiting.call_s(1)
         most = waiting.most_within(float("inf"))
         next_s = self._expected_s(waiting.rows + 1, now, most)
-        return next_s, self._expected_s(waiting.rows + 2, now, most) - next_s
+        step_s = self._expected_s(waiting.rows + 2, now, most) - next_s
+        return next_s + self._spare_s(next_s), step_s
 
     @property
     def busy_s(self) -> float:
@@ -197,8 +198,7 @@ class Batcher:
         if timeout_s is None:
             return False
         expected_s = self._expected_s(waiting.rows_before(due) + rows, now, waiting.most_within(timeout_s))
-        # Who is let in with no time to spare is late as often as not: what calls overran of late is kept free.
-        if expected_s + min(2 * self._overrun_s, timeout_s / 10) <= timeout_s:
+        if expected_s + self._spare_s(timeout_s) <= timeout_s:
             return False
         # An idle model has nothing to lose.
         idle = not self._running and not waiting.rows
@@ -208,6 +208,10 @@ class Batcher:
         self._count("late")
         detail = f"an answer would take {expected_s * 1e3:.0f} ms of {timeout_s * 1e3:.0f} ms"
         raise self._overload(detail, expected_s - timeout_s)
+
+    def _spare_s(self, within_s: float) -> float:
+        """Who is let in with no time to spare is late as often as not: what calls overran of late is kept free."""
+        return min(2 * self._overrun_s, within_s / 10)
 
     def _expected_s(self, rows: int, now: float, batch_rows: int) -> float:
         """Until so many rows are worked off in batches of `batch_rows`."""

@@ -214,7 +214,7 @@ def test_what_the_model_has_no_time_for_is_refused_here_for_a_moment(make, far, 
         await settle()
         assert refused(again).queue_rows == 7
         assert far.values[1:] == [[[3]]]
-        clock.now_s = 0.011
+        clock.now_s = 0.041
         later = ask(gather, 4, timeout_s=0.03)
         await settle()
         assert far.values[2:] == [[[4]]]

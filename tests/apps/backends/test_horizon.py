@@ -21,10 +21,22 @@ def test_the_earliest_replica_counts(horizon):
 
 
 def test_a_replica_that_was_not_heard_of_lately_may_be_free(horizon):
-    horizon.heard("a", 1.050, now=1.0)
+    horizon.heard("a", 1.050, now=1.0, step_s=0.030)
     horizon.heard("b", 1.080, now=1.020)
     assert horizon.answers_at(1.024) == 1.050
     assert horizon.answers_at(1.026) == 0.0
+
+
+def test_a_replica_that_was_busy_is_so_until_it_can_begin_the_next_row(horizon):
+    horizon.heard("a", 1.080, now=1.0, step_s=0.020)
+    assert horizon.answers_at(1.059) == 1.080
+    assert horizon.answers_at(1.061) == 0.0
+
+
+def test_no_word_is_believed_for_long(horizon):
+    horizon.heard("a", 9.0, now=1.0, step_s=0.020)
+    assert horizon.answers_at(1.099) == 9.0
+    assert horizon.answers_at(1.101) == 0.0
 
 
 def test_a_replica_that_is_gone_is_forgotten(horizon):
@@ -40,6 +52,16 @@ def test_rows_on_their_way_are_ahead_of_the_next_one(horizon):
     assert horizon.answers_at(1.011) == pytest.approx(1.050)
     horizon.sent(2, now=1.012)
     assert horizon.answers_at(1.013) == pytest.approx(1.090)
+
+
+def test_what_had_not_arrived_when_the_replica_spoke_comes_first(horizon):
+    horizon.heard("a", 1.020, now=1.0, step_s=0.020)
+    horizon.sent(1, now=1.010)
+    horizon.sent(1, now=1.018)
+    horizon.heard("a", 1.040, now=1.020, step_s=0.020, knew_until=1.015)
+    assert horizon.answers_at(1.021) == pytest.approx(1.060)
+    horizon.heard("a", 1.060, now=1.030, step_s=0.020, knew_until=1.025)
+    assert horizon.answers_at(1.031) == pytest.approx(1.060)
 
 
 def test_with_several_replicas_nobody_knows_which_of_them_has_the_rows(horizon):
