@@ -14,6 +14,7 @@ from apps.args import AppArgs
 from apps.assembly import Office, Part, assemble_model
 from apps.endpoint import Endpoint
 from apps.flags import missing_flags
+from apps.http_server import improve_http_server
 from apps.interpreter import settle
 from apps.model import STUCK_S
 from apps.observe.exporter import Exporter, RaySink
@@ -23,7 +24,6 @@ from apps.protocol.grpc_methods import GrpcMethods
 from apps.protocol.grpc_servicer import Servicer
 from apps.scaling_signals import LoopSignals
 from apps.web import build_app
-from apps.whole_answers import answer_whole
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,7 +45,7 @@ class Ingress(GrpcMethods):
         self._endpoint = Endpoint({model.service.model: model.service for model in models}, args.max_body_bytes)
         self._access = open_access(args.access)
         self._signals = LoopSignals()
-        answer_whole()
+        improve_http_server()
         self.grpc = Servicer(self._endpoint, self._access)
         self._office.exporter.start()
         settle()

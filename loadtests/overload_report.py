@@ -99,7 +99,8 @@ def markdown(setting: Setting, rounds: Sequence[Round], command: str) -> str:
         "",
         f"An open loop sends single images at {setting.times:g} times what the teacher alone can answer "
         f"({', '.join(f'{item.capacity:.1f}' for item in rounds)} a second by rounds, measured by a closed loop before "
-        f"each; so {rates[0]:,} to {rates[-1]:,} requests/s) for {setting.load_s:g} s, then falls to a calm rate. "
+        f"each; so {rates[0]:,} to {rates[-1]:,} requests/s) for {setting.load_s:g} s, then falls to a "
+        "twentieth of that, where nine of ten requests have to take normal routes again. "
         f"The objective is {setting.objective_ms:g} ms; late, failed and shed requests are violations. Medians of "
         f"{len(rounds)} rounds, the range in brackets.",
         "",

@@ -81,22 +81,18 @@ def violations(judged: Sequence[Judged], objective_ms: float) -> int:
     return sum(not (item.error is None and item.latency_ms <= objective_ms) for item in judged)
 
 
-def seconds_until_calm(
-    windows: Sequence[Window], since_s: float, calm: Sequence[str], tolerance: float = 0.05
-) -> float:
-    """How long after `since_s` the last window ended in which more than `tolerance` went other routes than `calm`.
+def seconds_until_calm(windows: Sequence[Window], since_s: float, calm: Sequence[str], tolerance: float = 0.1) -> float:
+    """Seconds from `since_s` to the first window in and from which at most `tolerance` go other ways than `calm`.
 
-    0 where none did; infinite where the last window of all is still such a one. A few in a hundred are no sign of
-    trouble: two arrivals may meet at a server that is far from full.
+    Infinite where there is none. From which on, and not in each window: two arrivals may always meet at a server that
+    is far from full, and of the few requests of one window that is a large share.
     """
     after = [window for window in windows if window.start_s + window.width_s > since_s]
-    troubled = [
-        window
-        for window in after
-        if sum(count for route, count in window.routes.items() if route not in calm) > tolerance * window.requests
-    ]
-    if not troubled:
-        return 0.0
-    if troubled[-1] is after[-1]:
-        return math.inf
-    return troubled[-1].start_s + troubled[-1].width_s - since_s
+    ends_s = [since_s, *(window.start_s + window.width_s for window in after)]
+    calm_s, requests, others = math.inf, 0, 0
+    for window, before_s in zip(reversed(after), reversed(ends_s[:-1]), strict=True):
+        elsewhere = sum(count for route, count in window.routes.items() if route not in calm)
+        requests, others = requests + window.requests, others + elsewhere
+        if elsewhere <= tolerance * window.requests and others <= tolerance * requests:
+            calm_s = before_s - since_s
+    return calm_s

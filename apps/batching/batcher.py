@@ -37,8 +37,6 @@ PATIENCE_S = 10.0
 # So often an idle model tries what it believes to be hopeless: a pace learned too slow has to correct itself, and one
 # that is right must not cost the caller the time of a late answer each time.
 PROBE_EVERY_S = 0.25
-# After a call as short as a turn of a busy event loop the next one waits for that turn's end.
-SHORT_CALL_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -273,12 +271,7 @@ class Batcher:
                 job.future.set_result(part)
         if outcome.logits is not None and rows <= self._limits.max_batch_rows:
             self._pace.observe(outcome.padded_rows, outcome.batch_s + outcome.model_s)
-        if outcome.model_s > SHORT_CALL_S:
-            self._next()
-        elif self._waiting.rows and not self._called:
-            # What the loop holds, and has not looked at yet, may come along: each call costs two turns of the threads.
-            self._called = True
-            asyncio.get_running_loop().call_soon(self._next)
+        self._next()
         if self.on_batch is not None and outcome.logits is not None:
             queue_s = tuple([since - job.since for job in jobs])
             fill = rows / self._limits.max_batch_rows

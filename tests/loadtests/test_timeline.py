@@ -47,16 +47,26 @@ def second(start_s: float, *reasons: str) -> Window:
     return timeline([answered(start_s, 10, reason) for reason in reasons], start_s + 1, 50)[0]
 
 
-def test_time_until_routing_is_normal_ends_with_the_last_fallback() -> None:
+def test_routing_is_normal_from_the_end_of_the_fallbacks() -> None:
     calm, troubled = ("confident", "escalated"), ("confident", "fallback:overload")
     run = [second(58, *troubled), *(second(at, *troubled) for at in (60, 61)), second(62, *calm), second(63, *calm)]
     assert seconds_until_calm(run, 60, CALM) == 2
     assert seconds_until_calm(run[3:], 60, CALM) == 0
     assert seconds_until_calm(run[:3], 60, CALM) == math.inf
     assert seconds_until_calm(run, 60.5, CALM) == pytest.approx(1.5)
+    assert seconds_until_calm([*run, *run[1:3]], 60, CALM) == math.inf
 
 
 def test_one_fallback_among_many_is_calm() -> None:
     run = [second(60, *["confident"] * 39, "fallback:overload"), second(61, *["confident"] * 40)]
     assert seconds_until_calm(run, 60, CALM) == 0
     assert seconds_until_calm(run, 60, CALM, tolerance=0.01) == 1
+
+
+def test_two_that_meet_later_do_not_make_a_calm_run_late() -> None:
+    calm, meeting = second(61, *["confident"] * 8), second(69, "confident", "escalated", "fallback:overload")
+    troubled = second(60, *["fallback:overload"] * 2, *["confident"] * 2)
+    later = [second(at, *["confident"] * 8) for at in range(62, 69)]
+    assert seconds_until_calm([troubled, calm, *later, meeting], 60, CALM) == 1
+    # Of fewer requests it would be more than a tenth.
+    assert seconds_until_calm([troubled, second(61, "confident"), meeting], 60, CALM) == math.inf

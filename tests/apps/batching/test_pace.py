@@ -98,7 +98,7 @@ def test_no_rows_take_no_time():
     assert pace.seconds(0) == 0.0
 
 
-@pytest.mark.parametrize(("fixed_s", "row_s", "rows"), [(0.1, 0.001, 32), (0.002, 0.010, 4), (0.0, 0.020, 1)])
+@pytest.mark.parametrize(("fixed_s", "row_s", "rows"), [(0.1, 0.001, 32), (0.002, 0.010, 8), (0.0, 0.020, 1)])
 def test_a_batch_is_as_large_as_throughput_asks_for(fixed_s, row_s, rows):
     pace = Pace()
     assert pace.rows_worth_it(32) == 32

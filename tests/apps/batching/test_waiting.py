@@ -97,7 +97,7 @@ def test_a_probe_runs_although_it_seems_hopeless(queue):
 
 
 def test_where_a_large_batch_does_no_more_a_second_it_is_not_waited_for(queue):
-    queue.runs(0.0, 0.010)
+    queue.runs(0.0, 0.030)
     for name in "abc":
         queue.add(name)
     assert queue.take() == ("a", "", "")

@@ -1,4 +1,4 @@
-"""HTTP answers that leave in one piece."""
+"""HTTP answers that leave in one piece, and requests that end with their client."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import uvicorn
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from apps.whole_answers import answer_whole
+from apps.http_server import improve_http_server
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
 
@@ -36,21 +36,25 @@ class Transport(asyncio.Transport):
 
 @pytest.fixture
 def answered(monkeypatch):
-    """What the pieces are that an app's answer leaves in: `answered(app, request)` gives the transport."""
+    """`answered(app, request)` gives the transport, with the pieces that the app's answer left in."""
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
-    answer_whole()
-    answer_whole()
+    improve_http_server()
+    improve_http_server()
 
-    def answered(app, request=b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"):
+    def answered(app, request=b"GET / HTTP/1.1\r\nhost: here\r\n\r\n", gone_after_s=None):
         async def serve():
             config = uvicorn.Config(app, http="httptools", access_log=False, log_config=None)
             config.load()
             protocol, transport = httptools_impl.HttpToolsProtocol(config, ServerState(), {}), Transport()
             protocol.connection_made(transport)
             protocol.data_received(request)
+            if gone_after_s is not None:
+                await asyncio.sleep(gone_after_s)
+                protocol.connection_lost(None)
             while protocol.tasks:
                 await asyncio.gather(*protocol.tasks)
-            protocol.connection_lost(None)
+            if gone_after_s is None:
+                protocol.connection_lost(None)
             return transport
 
         return asyncio.run(serve())
@@ -105,3 +109,54 @@ def test_an_app_that_fails_after_the_head_leaves_no_half_of_it(answered):
 
     transport = answered(failing)
     assert transport.closed_after == 1 and transport.written[0].endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf"]
+)
+def test_a_client_that_goes_away_cancels_its_request(answered, caplog, request_bytes):
+    ended = []
+
+    async def waiting(scope, receive, send):
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    assert answered(waiting, request_bytes, gone_after_s=0.02).written == []
+    assert ended == ["cancelled"]
+    assert not caplog.records
+
+
+def test_a_client_that_goes_after_its_answer_cancels_nothing(answered):
+    ended = []
+
+    async def tidying(scope, receive, send):
+        await whole(scope, receive, send)
+        await asyncio.sleep(0.05)
+        ended.append("tidied")
+
+    assert len(answered(tidying, gone_after_s=0.02).written) == 1
+    assert ended == ["tidied"]
+
+
+def test_who_cancels_the_task_itself_is_not_taken_for_the_client(answered, caplog):
+    async def cancelled(scope, receive, send):
+        raise asyncio.CancelledError
+
+    assert answered(cancelled).written[0].startswith(b"HTTP/1.1 500")
+    assert "Exception in ASGI application" in caplog.text
+
+
+def test_serve_is_told_that_it_need_not_watch(answered):
+    from ray.serve._private.http_util import parse_disconnect_disabled_header
+
+    told = []
+
+    async def telling(scope, receive, send):
+        told.append(parse_disconnect_disabled_header(dict(scope["headers"])))
+        await whole(scope, receive, send)
+
+    answered(telling)
+    assert told == [True]

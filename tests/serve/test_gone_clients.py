@@ -1,0 +1,60 @@
+"""A client that closes its connection takes its work with it."""
+
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from tests.serve.deployed import deploy
+from tests.serve.slow_teacher import ROW_S
+from tests.tiny import UNSURE, publish_release
+from training.registry import Registry
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+MODEL = "impatient"
+CLIENTS, ROWS = 12, 8
+
+
+@pytest.fixture(scope="module")
+def served(cluster, serve_port, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(MODEL)
+    registry = Registry(cluster.tracking_uri)
+    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
+    registry.promote(version.name, version.number, "champion")
+    teacher = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
+    args = {"model": MODEL, "max_batch_rows": 4}
+    return deploy(cluster, folder, serve_port, MODEL, args, {"Teacher": teacher}, "tests.serve.slow_teacher:build")
+
+
+def ask(rows):
+    """A request for the teacher, as V2 with one binary tensor."""
+    pixels = np.stack([UNSURE] * rows)
+    head = (
+        '{"parameters": {"mode": "teacher"}, "inputs": [{"name": "image", "datatype": "UINT8", '
+        f'"shape": {list(pixels.shape)}, "parameters": {{"binary_data_size": {pixels.nbytes}}}}}]}}'
+    ).encode()
+    return head + pixels.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+
+
+def test_what_nobody_waits_for_any_more_is_not_worked_off(served):
+    content, headers = ask(ROWS)
+    lines = [f"POST /v2/models/{MODEL}/infer HTTP/1.1", "Host: here", f"Content-Length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    host, port = served.url.removeprefix("http://").split(":")
+    impatient = [socket.create_connection((host, int(port)), timeout=10) for _ in range(CLIENTS)]
+    for connection in impatient:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + content)
+    time.sleep(2 * ROW_S)
+    for connection in impatient:
+        connection.close()
+    time.sleep(2 * ROW_S)
+    content, headers = ask(1)
+    with served.client() as client:
+        began_s = time.monotonic()
+        response = client.post(f"/v2/models/{MODEL}/infer", content=content, headers=headers)
+        took_s = time.monotonic() - began_s
+    assert response.status_code == 200, response.text
+    # All of it would have taken so long; what runs already is finished.
+    assert took_s < 0.5 * CLIENTS * ROWS * ROW_S, took_s
