@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from apps.backends.exchange import Answered, Call, Ready, Reply
-from apps.backends.horizon import Horizon
+from apps.backends.horizon import Horizon, Way
 from apps.batching.alarm import Alarm
 from apps.batching.forward import Logits
 from apps.refusal import Refused, RefusedError
@@ -50,31 +50,6 @@ class _Entry:
 class _Call:
     entries: Sequence[_Entry]
     task: "asyncio.Task[None] | None" = None
-
-
-class Way:
-    """How long a call takes to a model and back, without the model's own time: a mean and a mean deviation."""
-
-    def __init__(self) -> None:
-        self.mean_s = 0.0
-        self._deviation_s = 0.0
-        self._known = False
-
-    @property
-    def margin_s(self) -> float:
-        """What hardly a call exceeds."""
-        return self.mean_s + 2 * self._deviation_s
-
-    def took(self, seconds: float) -> None:
-        seconds = max(0.0, seconds)
-        if not self._known:
-            self._known, self.mean_s, self._deviation_s = True, seconds, seconds / 4
-            return
-        off_s = seconds - self.mean_s
-        # The first call finds the replicas and takes long: what is shorter is believed sooner.
-        self.mean_s += off_s / (8 if off_s > 0 else 2)
-        further_s = min(abs(off_s), 4 * self.mean_s) - self._deviation_s
-        self._deviation_s += further_s / (8 if further_s > 0 else 4)
 
 
 class Gather:

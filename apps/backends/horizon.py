@@ -1,4 +1,4 @@
-"""Horizon: when the replicas of a model would have answered one more row, by what each of them said last.
+"""What is known from here of a model elsewhere: how long the way to it is, and when it would answer one more row.
 
 A request that none of them could answer in time is refused where it is: asking would cost both sides as much as an
 answer does, just when they have no time.
@@ -73,3 +73,28 @@ class _Word:
     heard_at: float = 0.0
     until: float = 0.0
     step_s: float = 0.0
+
+
+class Way:
+    """How long a call takes to a model and back, without the model's own time: a mean and a mean deviation."""
+
+    def __init__(self) -> None:
+        self.mean_s = 0.0
+        self._deviation_s = 0.0
+        self._known = False
+
+    @property
+    def margin_s(self) -> float:
+        """What hardly a call exceeds."""
+        return self.mean_s + 2 * self._deviation_s
+
+    def took(self, seconds: float) -> None:
+        seconds = max(0.0, seconds)
+        if not self._known:
+            self._known, self.mean_s, self._deviation_s = True, seconds, seconds / 4
+            return
+        off_s = seconds - self.mean_s
+        # The first call finds the replicas and takes long: what is shorter is believed sooner.
+        self.mean_s += off_s / (8 if off_s > 0 else 2)
+        further_s = min(abs(off_s), 4 * self.mean_s) - self._deviation_s
+        self._deviation_s += further_s / (8 if further_s > 0 else 4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps.backends.exchange import Reply
-from apps.backends.gather import Gather, GatherLimits, Way
+from apps.backends.gather import Gather, GatherLimits
 from apps.refusal import Refused, RefusedError
 
 
@@ -424,21 +424,6 @@ def test_the_time_on_the_way_is_not_the_models(make, far, clock):
         await last
 
     asyncio.run(scenario())
-
-
-def test_a_first_call_that_took_long_is_soon_forgotten():
-    way = Way()
-    way.took(2.0)
-    for _ in range(40):
-        way.took(0.002)
-    assert way.margin_s < 0.010
-
-
-def test_a_way_that_varies_keeps_a_margin_above_its_mean():
-    way = Way()
-    for number in range(200):
-        way.took(0.001 if number % 2 else 0.003)
-    assert 0.0025 < way.margin_s < 0.006
 
 
 def test_however_long_the_way_was_the_model_has_half_of_the_time(make, far, clock):

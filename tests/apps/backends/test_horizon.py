@@ -1,8 +1,8 @@
-"""When a model's replicas could answer one more row."""
+"""When a model's replicas could answer one more row, and how long the way to them is."""
 
 import pytest
 
-from apps.backends.horizon import FORGOTTEN_S, Horizon
+from apps.backends.horizon import FORGOTTEN_S, Horizon, Way
 
 
 @pytest.fixture
@@ -69,3 +69,18 @@ def test_with_several_replicas_nobody_knows_which_of_them_has_the_rows(horizon):
     horizon.heard("b", 1.020, now=1.0, step_s=0.020)
     horizon.sent(1, now=1.0)
     assert horizon.answers_at(1.0) == 1.020
+
+
+def test_a_first_call_that_took_long_is_soon_forgotten():
+    way = Way()
+    way.took(2.0)
+    for _ in range(40):
+        way.took(0.002)
+    assert way.margin_s < 0.010
+
+
+def test_a_way_that_varies_keeps_a_margin_above_its_mean():
+    way = Way()
+    for number in range(200):
+        way.took(0.001 if number % 2 else 0.003)
+    assert 0.0025 < way.margin_s < 0.006
