@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from apps.launcher.grpc_ready import grpc_is_ready
 from apps.launcher.local import tool
-from apps.launcher.ports import LOOPBACK, answers
+from apps.launcher.ports import LOOPBACK
 from apps.serve_config import ServeConfigError, check
 
 
@@ -63,7 +64,7 @@ def wait_until_running(
     note: Callable[[str], None],
     grpc_port: int | None = None,
 ) -> None:
-    """Return when Ray Serve says RUNNING, the endpoint says that it is ready, and gRPC listens at `grpc_port`.
+    """Return when Ray Serve says RUNNING, the endpoint says that it is ready, and gRPC answers at `grpc_port`.
 
     Raises DeployError with Serve's own reason when the deployment failed, or with its last state after `timeout_s`.
     Without a healthy proxy of ours, whoever answers at `endpoint_url` is not the endpoint.
@@ -79,9 +80,9 @@ def wait_until_running(
                 if state == "RUNNING":
                     if client.get(f"{endpoint_url}/v2/health/ready").status_code != 200:
                         state = "RUNNING, but /v2/health/ready does not answer 200"
-                    # HAProxy opens the port for gRPC by a reload of its own, which may come later.
-                    elif grpc_port is not None and not answers(grpc_port):
-                        state = f"RUNNING, but nothing listens at port {grpc_port}"
+                    # HAProxy learns of the replicas' gRPC by a reload of its own, which may come later.
+                    elif grpc_port is not None and not grpc_is_ready(grpc_port):
+                        state = f"RUNNING, but gRPC at port {grpc_port} does not answer"
                     else:
                         return
             except (httpx.HTTPError, ValueError) as error:

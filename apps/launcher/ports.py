@@ -55,15 +55,6 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def answers(port: int, host: str = LOOPBACK) -> bool:
-    """Whether somebody accepts connections at `host:port` now; unlike `is_free` it never holds the port."""
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Reservation:
     """`count` neighbouring ports from `first` that no other launcher of ours chooses before `release`.

@@ -2,14 +2,17 @@
 
 import http.server
 import json
-import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import grpc
 import pytest
 import yaml
 
 from apps.launcher.deploy import DeployError, grpc_port, wait_until_running, write_config
+from apps.launcher.ports import free_block
+from apps.protocol import grpc_protocol_pb2 as pb
 
 SERVE_STATE = "/api/serve/applications/"
 
@@ -127,18 +130,55 @@ def test_what_serve_would_ignore_is_refused(tmp_path):
         write_config(source, tmp_path / "target.yaml", port=8001, args={})
 
 
-def test_waiting_goes_on_until_grpc_listens_too():
+@contextmanager
+def grpc_server(code, answer=b""):
+    """A gRPC server that gives `ServerReady` this answer or this status; its port."""
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, details):
+            def reply(request, context):
+                if code is not grpc.StatusCode.OK:
+                    context.abort(code, "as the test wants it")
+                return answer
+
+            assert details.method == "/inference.GRPCInferenceService/ServerReady"
+            return grpc.unary_unary_rpc_method_handler(reply)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(Handlers(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "ready"),
+    [
+        (grpc.StatusCode.OK, pb.ServerReadyResponse(ready=True), True),
+        (grpc.StatusCode.OK, pb.ServerReadyResponse(ready=False), False),
+        (grpc.StatusCode.UNAUTHENTICATED, None, True),
+        # What Ray's own proxy says of an application that it does not know.
+        (grpc.StatusCode.NOT_FOUND, None, False),
+    ],
+)
+def test_waiting_goes_on_until_grpc_answers_too(code, answer, ready):
     pages = {SERVE_STATE: [serve_says("RUNNING")], "/v2/health/ready": [(200, {})]}
-    with answering(pages) as url, socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        listener.close()
-        with pytest.raises(DeployError, match=f"nothing listens at port {port}"):
-            wait(url, timeout_s=0.5, grpc_port=port)
-    with answering(pages) as url, socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        wait(url, grpc_port=listener.getsockname()[1])
+    content = b"" if answer is None else answer.SerializeToString()
+    with answering(pages) as url, grpc_server(code, content) as port:
+        if ready:
+            wait(url, grpc_port=port)
+        else:
+            with pytest.raises(DeployError, match=f"gRPC at port {port} does not answer"):
+                wait(url, timeout_s=0.5, grpc_port=port)
+
+
+def test_waiting_goes_on_while_nothing_listens_for_grpc():
+    pages = {SERVE_STATE: [serve_says("RUNNING")], "/v2/health/ready": [(200, {})]}
+    port = free_block(1)
+    with answering(pages) as url, pytest.raises(DeployError, match=f"gRPC at port {port} does not answer"):
+        wait(url, timeout_s=0.5, grpc_port=port)
 
 
 def test_a_config_says_where_grpc_listens(tmp_path):

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from apps.launcher.ports import answers, family_of, find_holder, free_block, is_free, reserve, reserve_block
+from apps.launcher.ports import family_of, find_holder, free_block, is_free, reserve, reserve_block
 
 
 @pytest.fixture
@@ -21,11 +21,6 @@ def test_a_listened_port_is_not_free(taken_port):
 def test_a_port_held_on_all_interfaces_is_not_free_on_loopback():
     with socket.create_server(("0.0.0.0", 0)) as server:
         assert not is_free(server.getsockname()[1])
-
-
-def test_who_listens_answers_and_a_free_port_does_not(taken_port):
-    assert answers(taken_port)
-    assert not answers(free_block(1))
 
 
 def test_a_block_is_free_from_end_to_end():
