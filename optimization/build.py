@@ -20,9 +20,9 @@ from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
-from training.evaluate import predict_in_batches
+from training.evaluation.scores import predict_in_batches
 from training.launch import Compute, TrainJob, run_training
-from training.loop import TrainingError
+from training.loop.fit import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from optimization.release import Guarantee, GuaranteeKind
 from training.encoding import Array, softmax
-from training.evaluate import check_logits
+from training.evaluation.scores import check_logits
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 LOG_TEMPERATURE_DEVIATION = 0.5

@@ -13,7 +13,7 @@ from optimization.gate import Verdict
 from optimization.measure import Host, describe_host, measure_latency, speedup
 from optimization.variants import Variant
 from training.encoding import Array, TextEncoding
-from training.evaluate import evaluate, predict_in_batches
+from training.evaluation.scores import evaluate, predict_in_batches
 from training.registry import Run
 from training.task import Task
 

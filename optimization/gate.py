@@ -14,7 +14,7 @@ from optimization.cascade import Rows, clopper_pearson_lower
 from optimization.measure import Parity
 from optimization.table import size_text
 from training.encoding import Array
-from training.evaluate import check_logits
+from training.evaluation.scores import check_logits
 
 CONFIDENCE = 0.95
 

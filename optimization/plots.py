@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from optimization.cascade import Calibration
 from optimization.gate import Verdict
 from optimization.table import size_text
-from training.page import facts_html, figure_html, page, section, table_html
-from training.plots import FIRST, MUTED, SECOND, new_figure, plain
+from training.evaluation.page import facts_html, figure_html, page, section, table_html
+from training.evaluation.plots import FIRST, MUTED, SECOND, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ DOORS = {
     "mlflow": {"training/registry.py"},
     "ray.train": {"training/launch.py"},
     "ray.tune": {"training/tune.py", "optimization/search.py"},
-    "ray.data": {"training/data.py", "apps/batch.py"},
+    "ray.data": {"training/data/ingest.py", "apps/batch.py"},
     "onnxruntime": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
     "tensorrt": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
 }
@@ -44,12 +44,12 @@ LIGHT = (
     "training/recipe.py",
     "training/recipes.py",
     "training/registry.py",
-    "training/order.py",
+    "training/loop/order.py",
     "training/checkpoint.py",
     "training/module.py",
-    "training/evaluate.py",
-    "training/plots.py",
-    "training/tokenizer.py",
+    "training/evaluation/scores.py",
+    "training/evaluation/plots.py",
+    "training/data/tokenizer.py",
     "training/models/architecture.py",
     "training/tasks/digits.py",
     "optimization/release.py",
@@ -178,7 +178,7 @@ def test_a_light_module_loads_nothing_heavy(path: str) -> None:
 
 
 def test_what_is_heavy_is_found_however_deep_it_comes_in() -> None:
-    assert _loaded_with("training/loop.py")["torch"] == "training/loop.py"
+    assert _loaded_with("training/loop/fit.py")["torch"] == "training/loop/fit.py"
     assert "torch" in _loaded_with("optimization/build.py")
 
 

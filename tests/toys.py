@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from training.artifact import Artifact, write_artifact
+from training.data.tokenizer import train_tokenizer
 from training.encoding import ImageEncoding, TextEncoding, output_spec
 from training.models.architecture import Architecture, build
 from training.recipe import Optimizer, Recipe
 from training.task import SPLIT_NAMES, Source, Split, Task
 from training.tasks.digits import load as load_digits
-from training.tokenizer import train_tokenizer
 
 IMAGES = ImageEncoding(height=4, width=4, channels=1, labels=("top", "middle", "bottom"))
 TEXTS = TextEncoding(max_tokens=8, labels=("calm", "wild"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.loop import EpochRecord, Loss, TrainingError, Worker, fit
+from training.loop.fit import EpochRecord, Loss, TrainingError, Worker, fit
 from training.models.architecture import build
 from training.recipe import Recipe
 from training.registry import Registry

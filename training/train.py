@@ -11,7 +11,7 @@ from typing import Any
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
 from training.launch import Compute, Trained, TrainJob, run_training
-from training.loop import TrainingError
+from training.loop.fit import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
@@ -81,8 +81,8 @@ def write_torch_artifact(
 
 def evaluate_and_log(task: Task, artifact: Artifact, trained: Trained, run: Run, title: str) -> float:
     """Log the report page and plots of the val split, and the report split's accuracy; returns val accuracy."""
-    from training import plots
-    from training.evaluate import evaluate, predict_in_batches
+    from training.evaluation import plots
+    from training.evaluation.scores import evaluate, predict_in_batches
     from training.module import load_module, predictor
 
     predict = predictor(load_module(artifact))

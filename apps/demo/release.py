@@ -32,7 +32,7 @@ from optimization.release import (
 from optimization.runner import open_runner
 from training.artifact import load_artifact
 from training.encoding import Array, softmax
-from training.evaluate import predict_in_batches
+from training.evaluation.scores import predict_in_batches
 from training.registry import Registry, Version
 from training.task import Source, Split, load_task
 

@@ -20,7 +20,7 @@ from optimization.release import RELEASE_FILE, VersionRef, endpoint_name, load_r
 from optimization.runner import open_runner
 from optimization.variants import threshold_split
 from training.artifact import Artifact, load_artifact
-from training.evaluate import predict_in_batches
+from training.evaluation.scores import predict_in_batches
 from training.registry import Registry, Version
 from training.task import Source, Task, load_task
 from training.train import absolute_path

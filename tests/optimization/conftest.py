@@ -36,7 +36,7 @@ def _export(folder: Path, kind: str) -> Exported:
     from optimization.variants import float_variant
     from tests import toys
     from training.launch import Trained
-    from training.loop import fit
+    from training.loop.fit import fit
     from training.models.architecture import Architecture, build
     from training.task import Source
     from training.train import write_torch_artifact

@@ -13,7 +13,7 @@ from optimization.build import Plan, build, main
 from optimization.release import Release, endpoint_name, load_release
 from optimization.runner import open_runner
 from training.artifact import load_artifact
-from training.evaluate import predict_in_batches
+from training.evaluation.scores import predict_in_batches
 from training.launch import Compute
 from training.recipe import Recipe, override
 from training.recipes import load_recipe

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tests.toys import image_recipe
 from training.launch import Compute, TrainJob, run_training
-from training.loop import Loss
+from training.loop.fit import Loss
 from training.models.architecture import Architecture
 from training.recipe import Optimizer
 from training.task import Source

@@ -16,7 +16,7 @@ from apps.launcher.local import ROOT, LocalCluster
 from tests.toys import image_recipe
 from tests.training.lost_worker import job
 from training.launch import Compute, Trained, TrainJob, _has_gpus, _result, run_training
-from training.loop import Loss, TrainingError
+from training.loop.fit import Loss, TrainingError
 from training.registry import Registry, Run
 from training.task import Source
 

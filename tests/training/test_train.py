@@ -9,7 +9,7 @@ from tests.toys import image_recipe
 from training import train as train_module
 from training.artifact import load_artifact
 from training.launch import Compute
-from training.loop import TrainingError
+from training.loop.fit import TrainingError
 from training.module import load_module, predictor
 from training.recipe import Recipe
 from training.registry import Registry, RegistryError, Version
@@ -109,7 +109,7 @@ def test_a_report_that_fails_registers_nothing(
         raise OSError("no room for the report")
 
     before = _runs(registry)
-    monkeypatch.setattr("training.plots.training_report", broken)
+    monkeypatch.setattr("training.evaluation.plots.training_report", broken)
     with pytest.raises(OSError, match="no room"):
         train(REFERENCE, dataclasses.replace(image_recipe(), epochs=1), Source(), registry, HERE)
     assert [status for run_id, status in _runs(registry).items() if run_id not in before] == ["FAILED"]

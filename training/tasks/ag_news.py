@@ -11,11 +11,11 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import assign_official, read_labelled_csv, text_keys
+from training.data.published import PublishedFile, PublishedSet
+from training.data.readers import assign_official, read_labelled_csv, text_keys
+from training.data.tokenizer import PAD_ID, train_tokenizer
 from training.encoding import Encoder, TextEncoding
-from training.published import PublishedFile, PublishedSet
 from training.task import SPLIT_NAMES, Source, Split, Task
-from training.tokenizer import PAD_ID, train_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
 
 import numpy as np
 
-from training.data import cut_official, read_cifar_batch
+from training.data.published import PublishedFile, PublishedSet
+from training.data.readers import cut_official, read_cifar_batch
 from training.encoding import ImageEncoding
-from training.published import PublishedFile, PublishedSet
 from training.task import Source, Split, Task
 
 ENCODING = ImageEncoding(

@@ -3,9 +3,9 @@
 Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; the authors' gzipped IDX files.
 """
 
-from training.data import cut_official, read_idx_gz
+from training.data.published import DataCorruptError, PublishedFile, PublishedSet
+from training.data.readers import cut_official, read_idx_gz
 from training.encoding import ImageEncoding
-from training.published import DataCorruptError, PublishedFile, PublishedSet
 from training.task import Source, Split, Task
 
 ENCODING = ImageEncoding(

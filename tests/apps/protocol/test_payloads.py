@@ -14,8 +14,8 @@ from apps.protocol.payloads import encode_payloads
 from apps.protocol.request import InferRequest
 from tests.apps.test_ingress import IMAGE, LENGTH, Served
 from tests.toys import TEXTS, VOCABULARY, WORDS
+from training.data.tokenizer import train_tokenizer
 from training.encoding import Encoder, ImageEncoding, PayloadError
-from training.tokenizer import train_tokenizer
 
 IMAGES = ImageEncoding(height=2, width=2, channels=1, labels=("a", "b"))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import row_keys
-from training.published import DataMissingError, PublishedFile, PublishedSet
+from training.data.published import DataMissingError, PublishedFile, PublishedSet
+from training.data.readers import row_keys
 from training.task import SPLIT_NAMES, Source, Task, load_task
 from training.tasks.ag_news import PUBLISHED, SUBSET, load
 

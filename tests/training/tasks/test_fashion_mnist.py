@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import row_keys
-from training.published import DataCorruptError, PublishedFile, PublishedSet
+from training.data.published import DataCorruptError, PublishedFile, PublishedSet
+from training.data.readers import row_keys
 from training.task import SPLIT_NAMES, Source, Task, load_task
 from training.tasks.fashion_mnist import ENCODING, PUBLISHED, load
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer
 
-from training import plots
 from training.encoding import Array
-from training.evaluate import Evaluation, evaluate
+from training.evaluation import plots
+from training.evaluation.scores import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def test_report_lists_the_commonest_mistakes_first() -> None:
 
 def test_plots_leave_pyplot_alone() -> None:
     script = (
-        "import sys; from training import plots; figure = plots.new_figure(2, 2); figure.canvas.draw(); "
+        "import sys; from training.evaluation import plots; figure = plots.new_figure(2, 2); figure.canvas.draw(); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -1,5 +1,5 @@
-from training.page import facts_html, page, png_bytes, section, table_html
-from training.plots import new_figure
+from training.evaluation.page import facts_html, page, png_bytes, section, table_html
+from training.evaluation.plots import new_figure
 
 
 def test_everything_that_is_shown_is_escaped() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tests.toys import IMAGES, image_recipe, images, texts
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.loop import EpochRecord, TrainingError, Worker, fit, validate
+from training.loop.fit import EpochRecord, TrainingError, Worker, fit, validate
 from training.models.architecture import Architecture, build
 from training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from training.task import Source, Split, Task
@@ -293,7 +293,7 @@ def _free_port() -> int:
 def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, records, _ = _fit(_together(), toy)
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     )
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     port = _free_port()

@@ -17,9 +17,9 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from training.augment import preparation, trim_padding
 from training.encoding import Encoding, ImageEncoding, TextEncoding
-from training.order import epoch_order, group_by_length, step_ids, steps_per_epoch
+from training.loop.augment import preparation, trim_padding
+from training.loop.order import epoch_order, group_by_length, step_ids, steps_per_epoch
 from training.recipe import Recipe
 from training.task import Split
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from training.encoding import Array
-from training.evaluate import Evaluation, reliability_bins
-from training.page import facts_html, figure_html, page, section, table_html
+from training.evaluation.page import facts_html, figure_html, page, section, table_html
+from training.evaluation.scores import Evaluation, reliability_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data import (
+from training.data.published import DataCorruptError
+from training.data.readers import (
     assign_official,
     cut_official,
     read_cifar_batch,
@@ -16,7 +17,6 @@ from training.data import (
     row_keys,
     text_keys,
 )
-from training.published import DataCorruptError
 from training.task import Split
 
 PIXELS = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)

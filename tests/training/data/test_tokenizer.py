@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from training.data.tokenizer import PAD_ID, clean, train_tokenizer
 from training.encoding import Encoder, PayloadError, TextEncoding
-from training.tokenizer import PAD_ID, clean, train_tokenizer
 
 TEXTS = [f"Story {number % 17}: the quick brown fox won match number {number} in Zürich." for number in range(200)]
 
@@ -29,7 +29,7 @@ def test_the_same_texts_give_the_same_bytes(tokenizer: bytes) -> None:
 
 def test_another_process_with_another_number_of_threads_gives_the_same_bytes(tokenizer: bytes) -> None:
     code = (
-        "import sys; from training.tokenizer import train_tokenizer; "
+        "import sys; from training.data.tokenizer import train_tokenizer; "
         "sys.stdout.buffer.write(train_tokenizer(sys.stdin.read().splitlines(), 300))"
     )
     made = subprocess.run(
@@ -37,7 +37,7 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bytes(tok
         input="\n".join(TEXTS).encode(),
         capture_output=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONHASHSEED": "7", "PYTHONUTF8": "1"},
     )
     assert made.stdout == tokenizer

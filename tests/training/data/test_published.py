@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from training import published as module
-from training.published import (
+from training.data import published as module
+from training.data.published import (
     DataCorruptError,
     DataMissingError,
     DownloadError,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.order import POOL_BATCHES, epoch_order, group_by_length, step_ids, steps_per_epoch
+from training.loop.order import POOL_BATCHES, epoch_order, group_by_length, step_ids, steps_per_epoch
 
 
 def test_the_order_is_the_same_whenever_it_is_asked_for() -> None:

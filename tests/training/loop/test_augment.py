@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tests.toys import IMAGES, TEXTS
-from training.augment import augment_images, preparation, trim_padding
+from training.loop.augment import augment_images, preparation, trim_padding
 from training.recipe import Augmentation
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.published import DataCorruptError
+from training.data.tokenizer import clean
 from training.encoding import Array
-from training.published import DataCorruptError
 from training.task import Split, SplitName, assign_splits
-from training.tokenizer import clean
 
 TRAIN_SHARES: dict[SplitName, float] = {"train": 0.90, "val": 0.05, "calibration": 0.05}
 TEST_SHARES: dict[SplitName, float] = {"gate": 0.5, "report": 0.5}

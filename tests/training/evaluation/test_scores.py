@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training.encoding import Array
-from training.evaluate import clopper_pearson, evaluate, predict_in_batches, reliability_bins
+from training.evaluation.scores import clopper_pearson, evaluate, predict_in_batches, reliability_bins
 
 NAMES = ("cat", "dog", "eel")
 
