@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
@@ -11,6 +10,7 @@ from training.artifact import load_artifact
 from training.encoding import ImageEncoding
 from training.loop.fit import Loss
 from training.module import load_module
+from training.recipe import Precision
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Distillation:
     teacher_folder: Path
     temperature: float = 4.0
     soft_share: float = 0.9
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the teacher's products, see Recipe.precision
+    precision: Precision = "fp32"  # of the teacher's products, see Recipe.precision
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -40,10 +40,10 @@ class Distillation:
         teacher = load_module(artifact)
         if isinstance(artifact.manifest.encoding, ImageEncoding):
             teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as fit() does
-        bf16 = self.precision == "bf16"
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
         def loss(inputs: Tensor, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-            with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad(), torch.autocast(inputs.device.type, low, enabled=low is not None):
                 soft_BC = teacher.to(inputs.device)(inputs).float()
             softened = functional.kl_div(
                 functional.log_softmax(logits_BC / self.temperature, dim=1),

@@ -1,6 +1,7 @@
 """Recipe: every choice of one training run, immutable and logged whole; each default stands here once."""
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,31 +9,53 @@ from typing import Any, Literal
 
 from training.models.architecture import Architecture
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class Optimizer:
-    name: Literal["sgd", "adamw"] = "adamw"
+    """`muon` orthogonalizes the momentum of matrices and filters (Jordan 2024); what is no matrix, the embeddings and
+    the last layer go to AdamW, at `lr` times `adamw_lr_share`.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = "adamw"
     lr: float = 1e-3  # the peak of the schedule
     weight_decay: float = 0.01
-    momentum: float = 0.9  # sgd alone (with Nesterov)
+    momentum: float = 0.9  # sgd and muon (both with Nesterov)
+    adamw_lr_share: float = 0.1  # muon alone
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up over the first `warmup` share of all steps, then a cosine (or nothing) down to 0."""
+    """Linear warm-up over the first `warmup` share of all steps, then down.
 
-    name: Literal["cosine", "constant"] = "cosine"
+    cosine falls to 0 along half a wave, linear along a line; constant stays; one_cycle rises and falls along cosines
+    with the momentum against it (Smith and Topin 2017); step multiplies by `factor` at each share of all steps in
+    `drops`; plateau multiplies by `factor` when val loss has not fallen for `patience` epochs.
+    """
+
+    name: Literal["cosine", "linear", "constant", "one_cycle", "step", "plateau"] = "cosine"
     warmup: float = 0.1
+    factor: float = 0.1  # step and plateau
+    drops: tuple[float, ...] = (0.5, 0.75)  # step
+    patience: int = 3  # plateau
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to image batches; all zero means none. Text is never augmented."""
+    """Random changes to image batches; all zero means none. Text is never augmented.
+
+    What befalls a row depends on seed, epoch and the row's number alone, never on the company it keeps.
+    """
 
     shift: float = 0.0  # largest shift, as a share of the side
     rotate_degrees: float = 0.0
     scale: float = 0.0  # largest relative zoom
     flip: bool = False  # left-right, half of the time
+    policy: Literal["none", "rand_augment", "trivial_augment"] = "none"  # torchvision's, image by image
+    erase: float = 0.0  # the probability that a rectangle is blanked
+    mixup: float = 0.0  # alpha of the Beta distribution by which two rows are blended; 0: never
+    cutmix: float = 0.0  # the same for a rectangle of another row
 
 
 @dataclass(frozen=True)
@@ -40,24 +63,43 @@ class Recipe:
     task: str  # a built-in task or module:callable
     architecture: Architecture
     epochs: int
+    # Keyword arguments of the task, such as an image's size or the names of a table's columns.
+    task_params: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 128  # over all workers
+    # Rows that a worker takes through the model at once; 0: its whole share of a batch. Halved when memory runs out.
+    micro_batch: int = 0
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
     label_smoothing: float = 0.0
+    # Above 0: what is well classified counts less, by this power (focal loss, Lin et al. 2017).
+    focal_gamma: float = 0.0
+    # Against unequal classes: weigh rare ones more in the loss, or draw them more often.
+    class_balance: Literal["none", "weights", "sampling"] = "none"
     clip_norm: float = 1.0
     # Above 0: what is validated and kept is a running mean of the weights, of which each step keeps this share.
     ema_decay: float = 0.0
+    # Above 0: training ends when val accuracy has not risen for so many epochs.
+    early_stopping: int = 0
     # Texts alone: batches of texts of like length, for a model whose time grows with the padded length.
     batch_by_length: bool = False
     # bf16 runs the forward pass's products in bfloat16; twice as fast where the CPU or GPU has it, slow elsewhere.
-    precision: Literal["fp32", "bf16"] = "fp32"
+    # fp16 scales the loss, so that small gradients do not vanish.
+    precision: Precision = "fp32"
+    # Compute activations again in the backward pass instead of keeping them: less memory, a third more time.
+    recompute_activations: bool = False
+    compile: bool = False  # torch.compile
+    # Refuse operations that may give other bits each time, where the device has such.
+    deterministic: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("micro_batch", "early_stopping", "seed", "focal_gamma"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 0")
         if not self.optimizer.lr > 0:
             raise ValueError(f"optimizer.lr is {self.optimizer.lr}: it must be above 0")
         if not 0 <= self.schedule.warmup < 1:
@@ -68,8 +110,10 @@ class Recipe:
             raise ValueError(f"clip_norm is {self.clip_norm}: it must be above 0 (inf clips nothing)")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}: it must lie in 0 <= x < 1 (0 averages nothing)")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it must be at least 0")
+        if not 0 <= self.augmentation.erase <= 1:
+            raise ValueError(f"augmentation.erase is {self.augmentation.erase}: it is a probability")
+        if not all(0 < drop < 1 for drop in self.schedule.drops):
+            raise ValueError(f"schedule.drops is {self.schedule.drops}: each is a share of all steps, 0 < drop < 1")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -104,9 +148,9 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 def _replace(node: Any, path: list[str], text: str, full: str) -> Any:
     if isinstance(node, Mapping):
-        if path[0] not in node or len(path) > 1:
+        if len(path) > 1:
             raise ValueError(f"unknown setting {full!r}; there is: {', '.join(node)}")
-        return {**node, path[0]: _parse(text, type(node[path[0]]), full)}
+        return {**node, path[0]: _parse(text, type(node[path[0]]), full) if path[0] in node else _guess(text)}
     hints = typing.get_type_hints(type(node))
     if path[0] not in hints:
         raise ValueError(f"unknown setting {full!r}; there is: {', '.join(hints)}")
@@ -115,9 +159,19 @@ def _replace(node: Any, path: list[str], text: str, full: str) -> Any:
         if not (dataclasses.is_dataclass(value) or isinstance(value, Mapping)):
             raise ValueError(f"unknown setting {full!r}: {path[0]} has no fields")
         changed = _replace(value, path[1:], text, full)
+    elif hints[path[0]] is Architecture:
+        changed = Architecture(text)  # another model altogether: it starts from its own defaults
     else:
         changed = _parse(text, hints[path[0]], full)
     return dataclasses.replace(node, **{path[0]: changed})
+
+
+def _guess(text: str) -> Any:
+    """The value of a parameter whose type the recipe does not know: JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _parse(text: str, kind: Any, full: str) -> Any:
@@ -130,6 +184,8 @@ def _parse(text: str, kind: Any, full: str) -> Any:
             raise ValueError(f"{full} is {text!r}; write true or false")
         return text == "true"
     try:
+        if kind == tuple[float, ...]:
+            return tuple(float(part) for part in text.split(","))
         if kind in (tuple, list):
             return [int(part) for part in text.split(",")]
         if kind in (int, float, str):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from tests.toys import image_recipe
+from training.models.architecture import Architecture
 from training.recipe import Augmentation, Optimizer, Recipe, Schedule, flatten, override
 
 
@@ -25,6 +26,16 @@ def test_a_setting_reaches_the_architectures_parameters() -> None:
     assert recipe.architecture.params == {"widths": [9]}
 
 
+def test_another_architecture_starts_from_its_own_defaults() -> None:
+    settings = ["architecture=lstm", "architecture.params.hidden=32", "architecture.params.cell=gru"]
+    recipe = override(image_recipe(), settings)
+    assert recipe.architecture == Architecture("lstm", {"hidden": 32, "cell": "gru"})
+
+
+def test_a_list_of_shares_is_read_as_numbers() -> None:
+    assert override(image_recipe(), ["schedule.drops=0.3,0.9"]).schedule.drops == (0.3, 0.9)
+
+
 def test_overriding_leaves_the_recipe_as_it_was() -> None:
     recipe = image_recipe()
     override(recipe, ["architecture.params.widths=4", "optimizer.lr=0.5"])
@@ -38,12 +49,11 @@ def test_overriding_leaves_the_recipe_as_it_was() -> None:
         ("epoch=3", "unknown setting 'epoch'; there is: task, architecture, epochs"),
         ("optimizer.rate=3", "unknown setting 'optimizer.rate'; there is: name, lr, weight_decay, momentum"),
         ("epochs.first=3", "unknown setting 'epochs.first': epochs has no fields"),
-        ("architecture.params.width=3", "unknown setting 'architecture.params.width'; there is: widths"),
         ("architecture.params.widths.0=3", "unknown setting 'architecture.params.widths.0'; there is: widths"),
         ("epochs=many", "epochs is 'many', which is no int"),
         ("epochs=1.5", "epochs is '1.5', which is no int"),
         ("optimizer.lr=fast", "optimizer.lr is 'fast', which is no float"),
-        ("optimizer.name=adam", "optimizer.name is 'adam'; it is one of sgd, adamw"),
+        ("optimizer.name=adam", "optimizer.name is 'adam'; it is one of sgd, adamw, muon"),
         ("augmentation.flip=yes", "augmentation.flip is 'yes'; write true or false"),
         ("architecture.params.widths=4,wide", "architecture.params.widths is '4,wide'"),
         ("optimizer=sgd", "optimizer has fields of its own: set one of them"),
@@ -69,6 +79,10 @@ def test_a_setting_that_does_not_fit_is_refused_with_what_there_is(setting: str,
         "ema_decay=1",
         "ema_decay=-0.1",
         "seed=-1",
+        "micro_batch=-1",
+        "early_stopping=-1",
+        "focal_gamma=-1",
+        "augmentation.erase=2",
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(setting: str) -> None:
@@ -83,7 +97,7 @@ def test_the_parameters_of_a_run_are_every_choice_by_its_dotted_name() -> None:
     assert flat["architecture.name"] == "convnet"
     assert flat["architecture.params.widths"] == [8, 16]
     fields = {f.name for f in dataclasses.fields(Recipe)}
-    assert {name.split(".")[0] for name in flat} == fields
+    assert {name.split(".")[0] for name in flat} == fields - {"task_params"}  # it has none
     for part, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("augmentation", Augmentation)):
         assert {name for name in flat if name.startswith(f"{part}.")} == {
             f"{part}.{f.name}" for f in dataclasses.fields(kind)
