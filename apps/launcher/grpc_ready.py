@@ -3,9 +3,6 @@
 from apps.launcher.ports import LOOPBACK
 
 TIMEOUT_S = 2.0
-_METHOD = "/inference.GRPCInferenceService/ServerReady"
-# Field 1 of a ServerReadyResponse, true.
-_READY = b"\x08\x01"
 
 
 def grpc_is_ready(port: int) -> bool:
@@ -16,10 +13,17 @@ def grpc_is_ready(port: int) -> bool:
     """
     import grpc  # type: ignore[import-untyped]
 
+    from apps.protocol import grpc_protocol_pb2 as pb
+    from apps.protocol.grpc_door import SERVICE_NAME
+
     with grpc.insecure_channel(f"{LOOPBACK}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
-        ask = channel.unary_unary(_METHOD)
+        ask = channel.unary_unary(
+            f"/{SERVICE_NAME}/ServerReady",
+            request_serializer=pb.ServerReadyRequest.SerializeToString,
+            response_deserializer=pb.ServerReadyResponse.FromString,
+        )
         try:
-            return bool(ask(b"", timeout=TIMEOUT_S) == _READY)
+            return bool(ask(pb.ServerReadyRequest(), timeout=TIMEOUT_S).ready)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else None
             return code is grpc.StatusCode.UNAUTHENTICATED
