@@ -5,8 +5,7 @@ between the two has begun an answer, which no proxy can ask another replica for 
 call here and wakes the proxy once more.
 
 A client that goes away cancels its request from here. Serve watches for that with two more tasks and a queue for each
-request, which together cost half as much as the rest of what Serve does for it, and leaves it be where a header of the
-request says so.
+request, and leaves it be where a header of the request says so.
 """
 
 import asyncio
