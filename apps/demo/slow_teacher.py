@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from apps.demo.slowed import SLOW_BATCH, THREADS, slow_down
-from apps.demo.views import MAX_SHIFT_PIXELS, shifted_grid
+from apps.demo.views import max_shifted_views, shifted_grid
 from optimization.build import MAX_HARM
 from optimization.cascade import Calibration, calibrate
 from optimization.release import RELEASE_FILE, VersionRef, endpoint_name, load_release, write_release
@@ -24,8 +24,6 @@ from training.evaluation.scores import predict_in_batches
 from training.registry import Registry, Version
 from training.task import Source, Task, load_task
 from training.train import absolute_path
-
-MAX_VIEWS = (2 * MAX_SHIFT_PIXELS + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
     task = load_task(teacher.manifest.task, source)
     with tempfile.TemporaryDirectory() as scratch, registry.start_run(task.name, f"slow {reference}", {}) as run:
         grid = partial(shifted_grid, flip=wanted.flip)
-        row = task.splits["calibration"].inputs[0]
-        slow = slow_down(teacher, grid, wanted.item_ms, MAX_VIEWS, row, Path(scratch))
+        row, most_views = task.splits["calibration"].inputs[0], max_shifted_views(wanted.flip)
+        slow = slow_down(teacher, grid, wanted.item_ms, most_views, row, Path(scratch))
         calibration = _calibrate(slow.teacher, student, task, wanted.max_harm)
         made = registry.publish(before.teacher.name, slow.teacher.folder, run, {"tandem.views": str(slow.views)})
         release = replace(

@@ -20,10 +20,15 @@ MAX_SHIFT_PIXELS = 8
 SHIFT, ROTATE_DEGREES, SCALE = 0.1, 10.0, 0.1
 
 
+def max_shifted_views(flip: bool) -> int:
+    """How many views `shifted_grid` can make."""
+    return len(_moves(flip))
+
+
 def shifted_grid(views: int, height: int, width: int, flip: bool) -> Grid:
     """The image itself, then views moved by ever more pixels; with `flip` every second is mirrored.
 
-    Raises ValueError where there are not so many.
+    Raises ValueError where `views` is not 1 to `max_shifted_views`.
     """
     moves = _moves(flip)
     if not 1 <= views <= len(moves):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from apps.demo.slow_teacher import Wanted, slow_release
+from apps.demo.views import max_shifted_views
 from optimization.release import (
     RELEASE_FILE,
     Guarantee,
@@ -97,6 +98,12 @@ def test_slow_release_pairs_the_student_with_a_teacher_of_many_views(registry: R
     assert slow.views > 1 and teacher.manifest.variant == f"teacher-fp32-{slow.views}-views"
     images = toys.images(Source()).splits["gate"].inputs
     assert open_runner(teacher)(images).shape == (len(images), 3)
+
+
+def test_a_teacher_is_slowed_by_mirrored_views_too_where_all_are_wanted(registry: Registry, tmp_path: Path) -> None:
+    reference = f"{endpoint_name(MODEL)}@candidate"
+    slow = slow_release(registry, reference, Wanted(item_ms=1_000, flip=True), Source(), tmp_path / "cache")
+    assert slow.views == max_shifted_views(flip=True) > max_shifted_views(flip=False)
 
 
 def test_unknown_release_is_refused(registry: Registry, tmp_path: Path) -> None:

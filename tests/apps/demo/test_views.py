@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apps.demo.views import averaged_over_views, jittered_grid, shifted_grid
+from apps.demo.views import averaged_over_views, jittered_grid, max_shifted_views, shifted_grid
 from optimization.runner import onnx_session
 from tests.tiny import SCALE, onnx_model
 
@@ -59,3 +59,12 @@ def test_jittered_views_begin_with_the_image_and_differ_by_little() -> None:
 def test_impossible_number_of_views_is_refused(views: int) -> None:
     with pytest.raises(ValueError, match=f"views is {views}"):
         shifted_grid(views, 8, 8, flip=True)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_no_two_of_all_views_are_the_same(flip: bool) -> None:
+    most = max_shifted_views(flip)
+    grid_VHW2 = shifted_grid(most, 8, 8, flip)
+    assert len(np.unique(grid_VHW2.reshape(most, -1), axis=0)) == most
+    with pytest.raises(ValueError, match=f"give 1 to {most}"):
+        shifted_grid(most + 1, 8, 8, flip)
