@@ -1,12 +1,13 @@
 """Slowed: a teacher that answers with the mean over so many views of an image as take a given time on this machine."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+
+import numpy as np
 
 from apps.demo.views import Grid, averaged_over_views
+from optimization.measure import measure_latency
 from optimization.runner import open_runner
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import Array, ImageEncoding
@@ -50,8 +51,9 @@ def slow_down(
     def write(views: int, name: str) -> tuple[Artifact, float]:
         slow = averaged_over_views(content, grid(views, encoding.height, encoding.width))
         made = _write(folder / name, teacher, slow, views)
-        runner = open_runner(made, THREADS)
-        return made, _milliseconds(lambda: runner(row[None]))
+        runners = {name: open_runner(made, THREADS)}
+        latency = measure_latency(runners, lambda rows: np.stack([row] * rows), (1,), rounds=1, calls=TIMED_CALLS)
+        return made, latency[name].at(1).p50_ms
 
     # Two sizes give the time of a view without that of a call.
     (_, few_ms), (_, more_ms) = write(2, "few"), write(10, "more")
@@ -59,16 +61,6 @@ def slow_down(
     views = min(most_views, max(1, round(2 + (item_ms - few_ms) / each_ms)))
     made, took_ms = write(views, "slow")
     return Slowed(made, views, took_ms)
-
-
-def _milliseconds(call: Callable[[], Array]) -> float:
-    call()
-    taken = []
-    for _ in range(TIMED_CALLS):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return 1e3 * median(taken)
 
 
 def _write(folder: Path, teacher: Artifact, content: bytes, views: int) -> Artifact:
