@@ -36,9 +36,13 @@ def latencies_s(rate, seconds, timeout_s=None):
     return measured, sum(record.rows for record in records) / len(records)
 
 
-def best_of(tries, measure):
-    """The least of what `measure` gives: half a second for which the machine stood still is no matter of batching."""
-    return min(measure() for _ in range(tries))
+def first_or_second(measure, bound):
+    """What `measure` gives first, where that is below `bound`, or else the second time.
+
+    Half a second for which the machine stood still is no matter of batching.
+    """
+    first = measure()
+    return first if first < bound else measure()
 
 
 def test_at_200_a_second_batches_grow_and_the_p95_stays_within_300_ms():
@@ -47,7 +51,7 @@ def test_at_200_a_second_batches_grow_and_the_p95_stays_within_300_ms():
         assert mean_rows > 15
         return quantile(measured, 0.95)
 
-    assert best_of(2, p95_s) <= 0.300
+    assert first_or_second(p95_s, 0.300) <= 0.300
 
 
 def test_at_5_a_second_a_request_takes_no_longer_than_a_batch_of_one():
@@ -77,4 +81,4 @@ def test_with_deadlines_nearly_all_are_answered_in_time_at_200_a_second():
         measured, _ = latencies_s(rate=200, seconds=6, timeout_s=0.300)
         return sum(latency > 0.302 for latency in measured) / len(measured)
 
-    assert best_of(2, late) < 0.05
+    assert first_or_second(late, 0.05) < 0.05
