@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from loadtests.overload import ARMS, Arm, ArmResult, Round, Setting, as_json
+from loadtests.overload import ARMS, CALM_LOAD, Arm, ArmResult, Round, Setting, as_json
 from loadtests.report import machine, milliseconds
-from loadtests.timeline import Window
+from loadtests.timeline import CALM_TOLERANCE, Window
 
 PACKAGES = ("ray", "onnxruntime", "aiohttp", "numpy")
 MIN_TEACHER_SHARE, MIN_FEWER_VIOLATIONS, MAX_CALM_AFTER_S = 0.8, 10.0, 5.0
@@ -99,10 +99,10 @@ def markdown(setting: Setting, rounds: Sequence[Round], command: str) -> str:
         "",
         f"An open loop sends single images at {setting.times:g} times what the teacher alone can answer "
         f"({', '.join(f'{item.capacity:.1f}' for item in rounds)} a second by rounds, measured by a closed loop before "
-        f"each; so {rates[0]:,} to {rates[-1]:,} requests/s) for {setting.load_s:g} s, then falls to a "
-        "twentieth of that, where nine of ten requests have to take normal routes again. "
-        f"The objective is {setting.objective_ms:g} ms; late, failed and shed requests are violations. Medians of "
-        f"{len(rounds)} rounds, the range in brackets.",
+        f"each; so {rates[0]:,} to {rates[-1]:,} requests/s) for {setting.load_s:g} s, then at "
+        f"{CALM_LOAD:g} times what it can answer, where at least {1 - CALM_TOLERANCE:.0%} of the requests have to take "
+        f"normal routes again. The objective is {setting.objective_ms:g} ms; late, failed and shed requests are "
+        f"violations. Medians of {len(rounds)} rounds, the range in brackets.",
         "",
         *_table(rounds),
         "",

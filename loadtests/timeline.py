@@ -9,6 +9,8 @@ from loadtests.summary import UNKNOWN, Judged, quantile
 
 # More windows than this cannot be told apart in a figure.
 MAX_WINDOWS = 180
+# The share of requests that may take other routes where all is calm.
+CALM_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def violations(judged: Sequence[Judged], objective_ms: float) -> int:
     return sum(not (item.error is None and item.latency_ms <= objective_ms) for item in judged)
 
 
-def seconds_until_calm(windows: Sequence[Window], since_s: float, calm: Sequence[str], tolerance: float = 0.1) -> float:
+def seconds_until_calm(
+    windows: Sequence[Window], since_s: float, calm: Sequence[str], tolerance: float = CALM_TOLERANCE
+) -> float:
     """Seconds from `since_s` to the first window in and from which at most `tolerance` go other ways than `calm`.
 
     Infinite where there is none. From which on, and not in each window: two arrivals may always meet at a server that

@@ -15,6 +15,7 @@ from loadtests.summary import Judged
 MODEL = ModelMetadata("digits", (), Tensor("image", "UINT8", (-1, 1, 8, 8)), Tensor("logits", "FP32", (-1, 10)))
 SETTING = Setting("http://127.0.0.1:8000", MODEL, {}, objective_ms=50, load_s=6, times=3)
 CASCADE = ARMS[0]
+PUBLISHED = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 
 def item(at_s: float, reason: str, latency_ms: float = 10, correct: int = 1) -> Judged:
@@ -100,6 +101,15 @@ def test_page_gives_medians_ranges_and_what_never_came() -> None:
     assert "| p95 ms | 10.0 (10.0 to never) | 10.0 | 10.0 |" in page
     assert "| student: fallback:overload | 25.0% | 0.0% |" in page
     assert "Holds: 0 errors" in page and "python -m loadtests.overload" in page
+
+
+def test_published_page_is_what_its_rounds_give_today() -> None:
+    facts = json.loads((PUBLISHED / "overload.json").read_text())
+    setting = replace(SETTING, **{name: facts[name] for name in ("objective_ms", "load_s", "times")})
+    page = markdown(setting, read_rounds(PUBLISHED / "overload.json"), facts["command"])
+    # What follows tells the machine that this runs on.
+    found, _ = page.split("## How")
+    assert (PUBLISHED / "overload.md").read_text().startswith(found)
 
 
 @pytest.mark.slow
