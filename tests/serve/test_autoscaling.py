@@ -8,9 +8,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.serve.deployed import deploy, until
-from tests.tiny import UNSURE, publish_release
-from training.registry import Registry
+from tests.serve.deployed import deploy, publish_champion, until
+from tests.tiny import UNSURE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -65,9 +64,7 @@ class Load:
 @pytest.fixture(scope="module")
 def deploy_scaled(cluster, serve_port, tmp_path_factory):
     folder = tmp_path_factory.mktemp(MODEL)
-    registry = Registry(cluster.tracking_uri)
-    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_champion(cluster, folder, MODEL)
 
     def deploy_scaled(deadline_ms, **autoscaling):
         settings = {

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serve.deployed import deploy
-from tests.tiny import SURE, UNSURE, logits, publish_release
-from training.registry import Registry
+from tests.serve.deployed import deploy, publish_champion
+from tests.tiny import SURE, UNSURE, logits
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
@@ -52,10 +51,8 @@ def environment_of(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(cluster, serve_port, tmp_path_factory):
-    registry = Registry(cluster.tracking_uri)
     folder = tmp_path_factory.mktemp("clients")
-    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_champion(cluster, folder, MODEL)
     args = {"model": MODEL, "deadline_ms": 5_000, "releases": [{"ref": "champion"}]}
     return deploy(cluster, folder, serve_port, MODEL, args)
 

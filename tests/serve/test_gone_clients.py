@@ -6,10 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from tests.serve.deployed import deploy
+from tests.serve.deployed import deploy, publish_champion
 from tests.serve.slow_teacher import ROW_S
-from tests.tiny import UNSURE, publish_release
-from training.registry import Registry
+from tests.tiny import UNSURE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -20,9 +19,7 @@ CLIENTS, ROWS = 12, 8
 @pytest.fixture(scope="module")
 def served(cluster, serve_port, tmp_path_factory):
     folder = tmp_path_factory.mktemp(MODEL)
-    registry = Registry(cluster.tracking_uri)
-    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_champion(cluster, folder, MODEL)
     teacher = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
     args = {"model": MODEL, "max_batch_rows": 4}
     return deploy(cluster, folder, serve_port, MODEL, args, {"Teacher": teacher}, "tests.serve.slow_teacher:build")

@@ -7,9 +7,8 @@ import pytest
 
 from apps.protocol import grpc_protocol_pb2 as pb
 from apps.protocol.grpc_door import SERVICE_NAME
-from tests.serve.deployed import deploy
-from tests.tiny import SURE, UNSURE, logits, publish_release
-from training.registry import Registry
+from tests.serve.deployed import deploy, publish_champion
+from tests.tiny import SURE, UNSURE, logits
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -18,10 +17,8 @@ MODEL = "tiny_grpc"
 
 @pytest.fixture(scope="module")
 def served(cluster, serve_port, tmp_path_factory):
-    registry = Registry(cluster.tracking_uri)
     folder = tmp_path_factory.mktemp("grpc")
-    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_champion(cluster, folder, MODEL)
     # Generous: what is tested is who answers, on a machine that may be busy with other things.
     args = {"model": MODEL, "deadline_ms": 2_000, "releases": [{"ref": "champion"}]}
     return deploy(cluster, folder, serve_port, MODEL, args)

@@ -16,9 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.serve.deployed import Deployed, deploy, until
-from tests.tiny import SURE, UNSURE, publish_release
-from training.registry import Registry
+from tests.serve.deployed import Deployed, deploy, publish_champion, until
+from tests.tiny import SURE, UNSURE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -106,10 +105,8 @@ def body(identity: str, deadline_ms: int = DEADLINE_MS) -> bytes:
 
 @pytest.fixture(scope="module")
 def deploy_it(cluster, serve_port, tmp_path_factory) -> Callable[..., Deployed]:
-    registry = Registry(cluster.tracking_uri)
     folder = tmp_path_factory.mktemp(MODEL)
-    version, _ = publish_release(registry, folder, model=MODEL, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_champion(cluster, folder, MODEL)
 
     def deploy_it(**changes):
         args = {"model": MODEL, "deadline_ms": DEADLINE_MS, **changes}
