@@ -6,6 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from loadtests.endpoint import model_metadata
+from loadtests.payloads import RequestOptions, infer_request
 from tests.serve.deployed import deploy, publish_champion
 from tests.serve.slow_teacher import ROW_S
 from tests.tiny import UNSURE
@@ -25,32 +27,26 @@ def served(cluster, serve_port, tmp_path_factory):
     return deploy(cluster, folder, serve_port, MODEL, args, {"Teacher": teacher}, "tests.serve.slow_teacher:build")
 
 
-def ask(rows):
-    """A request for the teacher, as V2 with one binary tensor."""
-    pixels = np.stack([UNSURE] * rows)
-    head = (
-        '{"parameters": {"mode": "teacher"}, "inputs": [{"name": "image", "datatype": "UINT8", '
-        f'"shape": {list(pixels.shape)}, "parameters": {{"binary_data_size": {pixels.nbytes}}}}}]}}'
-    ).encode()
-    return head + pixels.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+def request_for_teacher(served, rows):
+    inputs = np.stack([UNSURE] * rows)
+    return infer_request(model_metadata(served.url, MODEL), inputs, (0,) * rows, RequestOptions(mode="teacher"))
 
 
 def test_what_nobody_waits_for_any_more_is_not_worked_off(served):
-    content, headers = ask(ROWS)
-    lines = [f"POST /v2/models/{MODEL}/infer HTTP/1.1", "Host: here", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    many, one = (request_for_teacher(served, rows) for rows in (ROWS, 1))
+    lines = [f"POST {many.path} HTTP/1.1", "Host: here", f"Content-Length: {len(many.body)}"]
+    lines += [f"{name}: {value}" for name, value in many.headers.items()]
     host, port = served.url.removeprefix("http://").split(":")
     impatient = [socket.create_connection((host, int(port)), timeout=10) for _ in range(CLIENTS)]
     for connection in impatient:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + content)
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + many.body)
     time.sleep(2 * ROW_S)
     for connection in impatient:
         connection.close()
     time.sleep(2 * ROW_S)
-    content, headers = ask(1)
     with served.client() as client:
         began_s = time.monotonic()
-        response = client.post(f"/v2/models/{MODEL}/infer", content=content, headers=headers)
+        response = client.post(one.path, content=one.body, headers=one.headers)
         took_s = time.monotonic() - began_s
     assert response.status_code == 200, response.text
     # All of it would have taken so long; what runs already is finished.
