@@ -15,7 +15,7 @@ from optimization.cascade import Calibration, calibrate
 from optimization.comparison import Comparison, compare
 from optimization.distill import Distillation
 from optimization.gate import Verdict, gate_release, gate_student
-from optimization.release import RELEASE_FILE, Release, VersionRef, endpoint_name, write_release
+from optimization.release import Release, VersionRef, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
@@ -93,7 +93,7 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
     ):
         run.log_params(flatten(plan.student_recipe))
         built = _make(teacher, task, plan, registry, run, Path(scratch))
-        return _register(built, task, version, plan, registry, run, Path(scratch))
+        return _register(built, task, version, plan, registry, run)
 
 
 def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Run, scratch: Path) -> Built:
@@ -160,7 +160,7 @@ def _calibrate(teacher: Variant, student: Variant, task: Task) -> Calibration:
 
 
 def _register(
-    built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run, scratch: Path
+    built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run
 ) -> tuple[Version, bool]:
     _say("registering")
     built.comparison.log(run, built.calibration, built.verdicts, task)
@@ -184,12 +184,9 @@ def _register(
         threshold=built.calibration.threshold,
         guarantee=built.calibration.guarantee,
     )
-    folder = scratch / "release"
-    write_release(folder, release)
     passed = built.verdicts[built.student].passed and built.verdicts["release"].passed
     tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
-    version = registry.publish(endpoint_name(task.name), folder, run, tags, identity=RELEASE_FILE)
-    registry.promote(version.name, version.number, "candidate")
+    version = publish_release(registry, release, run, "candidate", tags)
     if passed:
         registry.crown(version.name, version.number)
     for name in (built.student, "release"):

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+from training.registry import Registry, Run, Version
 
 RELEASE_FILE = "release.json"
 
@@ -77,6 +81,20 @@ def write_release(folder: Path, release: Release) -> Path:
     path = folder / RELEASE_FILE
     path.write_bytes(release.to_json())
     return path
+
+
+def publish_release(
+    registry: Registry, release: Release, run: Run, alias: str, tags: Mapping[str, str] | None = None
+) -> Version:
+    """Register `release` as the next Version of its model's endpoint, and point `alias` to it.
+
+    Raises RegistryError where the registry cannot be asked.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_release(Path(folder), release)
+        version = registry.publish(endpoint_name(release.model), Path(folder), run, tags or {}, identity=RELEASE_FILE)
+    registry.promote(version.name, version.number, alias)
+    return version
 
 
 def load_release(folder: Path) -> Release:

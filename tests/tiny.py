@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from optimization.release import RELEASE_FILE, Guarantee, Release, VersionRef, endpoint_name, write_release
+from optimization.release import Guarantee, Release, VersionRef, publish_release
 from training.artifact import Artifact, write_artifact
 from training.encoding import ImageEncoding, output_spec
 from training.registry import Registry, Version
@@ -69,19 +69,16 @@ def write_tiny(folder: Path, variant: str, offset: float, scale: float = SCALE) 
     )
 
 
-def publish_release(
-    registry: Registry, folder: Path, *, model: str, threshold: float | None, student_offset: float
+def publish_tiny(
+    registry: Registry, folder: Path, *, model: str, alias: str, threshold: float | None, student_offset: float
 ) -> tuple[Version, Release]:
-    """A teacher (offset 100) and a student as a Release of `model`, without an alias."""
-    run = registry.start_run(model, "tiny", {})
-    parts = []
-    for variant, offset in (("teacher", 100.0), ("student", student_offset)):
-        artifact = write_tiny(folder / variant, variant, offset)
-        version = registry.publish(model, artifact.folder, run, {})
-        parts.append(VersionRef(model, version.number, version.digest))
-    guarantee = Guarantee("none", 0.0, None, 0, "no promise: a test's Release")
-    release = Release(model, parts[0], parts[1], 1.0, threshold, guarantee)
-    write_release(folder / "release", release)
-    version = registry.publish(endpoint_name(model), folder / "release", run, {}, identity=RELEASE_FILE)
-    run.end()
-    return version, release
+    """A teacher (offset 100) and a student as the Release `alias` of `model`."""
+    with registry.start_run(model, "tiny", {}) as run:
+        parts = []
+        for variant, offset in (("teacher", 100.0), ("student", student_offset)):
+            artifact = write_tiny(folder / variant, variant, offset)
+            version = registry.publish(model, artifact.folder, run, {})
+            parts.append(VersionRef(model, version.number, version.digest))
+        guarantee = Guarantee("none", 0.0, None, 0, "no promise: a test's Release")
+        release = Release(model, parts[0], parts[1], 1.0, threshold, guarantee)
+        return publish_release(registry, release, run, alias), release

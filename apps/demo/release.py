@@ -21,19 +21,18 @@ import numpy as np
 from apps.demo.slowed import SLOW_BATCH, slow_down
 from apps.demo.views import jittered_grid
 from optimization.release import (
-    RELEASE_FILE,
     Guarantee,
     Release,
     VersionRef,
     endpoint_name,
     load_release,
-    write_release,
+    publish_release,
 )
 from optimization.runner import open_runner
 from training.artifact import load_artifact
 from training.encoding import Array, softmax
 from training.evaluation.scores import predict_in_batches
-from training.registry import Registry, Version
+from training.registry import Registry
 from training.task import Source, Split, load_task
 
 ALIAS = "demo"
@@ -115,11 +114,7 @@ def make_release(
             threshold=threshold,
             guarantee=Guarantee("none", 0.0, None, 0, statement),
         )
-        write_release(Path(scratch) / "release", release)
-        registered: Version = registry.publish(
-            endpoint_name(model), Path(scratch) / "release", run, {}, identity=RELEASE_FILE
-        )
-        registry.promote(registered.name, registered.number, ALIAS)
+        registered = publish_release(registry, release, run, ALIAS)
 
         def accuracy(logits_BC: Array) -> float:
             return float((logits_BC.argmax(axis=-1) == report.labels).mean())

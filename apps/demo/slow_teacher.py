@@ -16,7 +16,7 @@ from apps.demo.slowed import SLOW_BATCH, THREADS, slow_down
 from apps.demo.views import max_shifted_views, shifted_grid
 from optimization.build import MAX_HARM
 from optimization.cascade import Calibration, calibrate
-from optimization.release import RELEASE_FILE, VersionRef, endpoint_name, load_release, write_release
+from optimization.release import VersionRef, load_release, publish_release
 from optimization.runner import open_runner
 from optimization.variants import threshold_split
 from training.artifact import Artifact, load_artifact
@@ -73,11 +73,7 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
             threshold=calibration.threshold,
             guarantee=calibration.guarantee,
         )
-        write_release(Path(scratch) / "release", release)
-        version = registry.publish(
-            endpoint_name(release.model), Path(scratch) / "release", run, {}, identity=RELEASE_FILE
-        )
-        registry.promote(version.name, version.number, wanted.alias)
+        version = publish_release(registry, release, run, wanted.alias)
     return Slow(version, slow.views, slow.item_ms, calibration)
 
 

@@ -74,7 +74,7 @@ def serve(options: argparse.Namespace) -> None:
         with LocalCluster(folder / "state") as cluster:
             from training.registry import Registry
 
-            publish(Registry(cluster.tracking_uri), folder, student, teacher, threshold)
+            publish(Registry(cluster.tracking_uri), student, teacher, threshold)
             url = _deploy(cluster, options, folder / "serve_config.yaml")
             print(f"{options.name} is served at {url}/v2/models/{options.name}/infer; Ctrl-C stops it", flush=True)
             while (ended := cluster.ended_process()) is None:
@@ -142,18 +142,16 @@ def read_tensors(model: Path) -> "tuple[TensorSpec, TensorSpec]":
     return TensorSpec(inputs[0].name, "UINT8", shapes[0]), TensorSpec(outputs[0].name, "FP32", shapes[1])
 
 
-def publish(registry: "Registry", folder: Path, student: "Artifact", teacher: "Artifact", threshold: float) -> None:
+def publish(registry: "Registry", student: "Artifact", teacher: "Artifact", threshold: float) -> None:
     """Register both as a Release and make it the champion."""
-    from optimization.release import RELEASE_FILE, Guarantee, Release, VersionRef, endpoint_name, write_release
+    from optimization.release import Guarantee, Release, VersionRef, publish_release
 
     name = student.manifest.name
     with registry.start_run(name, "serve_onnx", {}) as run:
         versions = [registry.publish(name, artifact.folder, run, {}) for artifact in (teacher, student)]
         parts = [VersionRef(name, version.number, version.digest) for version in versions]
         guarantee = Guarantee("none", 0.0, None, 0, "no promise: the threshold was given by hand")
-        write_release(folder / "release", Release(name, parts[0], parts[1], 1.0, threshold, guarantee))
-        made = registry.publish(endpoint_name(name), folder / "release", run, {}, identity=RELEASE_FILE)
-    registry.crown(endpoint_name(name), made.number)
+        publish_release(registry, Release(name, parts[0], parts[1], 1.0, threshold, guarantee), run, "champion")
 
 
 def _deploy(cluster: LocalCluster, options: argparse.Namespace, config: Path) -> str:

@@ -13,9 +13,11 @@ from optimization.release import (
     VersionRef,
     endpoint_name,
     load_release,
+    publish_release,
     write_release,
 )
 from training.artifact import sha256_of
+from training.registry import Registry
 
 RELEASE = Release(
     model="digits",
@@ -96,3 +98,15 @@ def test_a_release_that_could_not_have_been_made_is_refused(tmp_path: Path) -> N
 
 def test_releases_have_a_registered_model_of_their_own() -> None:
     assert endpoint_name("digits") == "digits.endpoint"
+
+
+@pytest.mark.slow
+def test_a_published_release_is_found_by_its_alias_and_known_by_its_digest(mlflow_uri: str, tmp_path: Path) -> None:
+    registry = Registry(mlflow_uri)
+    with registry.start_run("digits", "test", {}) as run:
+        made = publish_release(registry, RELEASE, run, "sure", {"kind": "a"})
+        publish_release(registry, UNSURE, run, "unsure")
+    found = registry.resolve("digits.endpoint@sure")
+    assert (found.number, found.digest, found.tags["kind"]) == (made.number, RELEASE.digest, "a")
+    assert load_release(registry.fetch(found, tmp_path)) == RELEASE
+    assert registry.resolve("digits.endpoint@unsure").digest == UNSURE.digest

@@ -13,7 +13,7 @@ import yaml
 
 from apps.launcher.deploy import deploy_command, wait_until_running
 from apps.launcher.local import ROOT, LocalCluster
-from tests.tiny import publish_release
+from tests.tiny import publish_tiny
 from training.registry import Registry
 
 
@@ -37,8 +37,7 @@ class Deployed:
 def publish_champion(cluster: LocalCluster, folder: Path, model: str) -> None:
     """A champion of tiny models: to their logits the student adds nothing, the teacher 100 (tests.tiny)."""
     registry = Registry(cluster.tracking_uri)
-    version, _ = publish_release(registry, folder, model=model, threshold=0.9, student_offset=0.0)
-    registry.promote(version.name, version.number, "champion")
+    publish_tiny(registry, folder, model=model, alias="champion", threshold=0.9, student_offset=0.0)
 
 
 def deploy(

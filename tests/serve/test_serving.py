@@ -11,7 +11,7 @@ import pytest
 from loadtests.metrics import Window, discover, fetch
 from optimization.runner import open_runner
 from tests.serve.deployed import deploy, until
-from tests.tiny import SURE, UNSURE, logits, publish_release
+from tests.tiny import SURE, UNSURE, logits, publish_tiny
 from training.artifact import load_artifact
 from training.registry import Registry
 
@@ -29,9 +29,9 @@ def releases(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     made = []
     for alias, offset in (("champion", 0.0), ("candidate", 50.0)):
-        version, release = publish_release(registry, folder / alias, model="tiny", threshold=0.9, student_offset=offset)
-        registry.promote(version.name, version.number, alias)
-        made.append((version, release))
+        made.append(
+            publish_tiny(registry, folder / alias, model="tiny", alias=alias, threshold=0.9, student_offset=offset)
+        )
     return made
 
 

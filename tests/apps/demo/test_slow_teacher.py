@@ -8,13 +8,12 @@ import pytest
 from apps.demo.slow_teacher import Wanted, slow_release
 from apps.demo.views import max_shifted_views
 from optimization.release import (
-    RELEASE_FILE,
     Guarantee,
     Release,
     VersionRef,
     endpoint_name,
     load_release,
-    write_release,
+    publish_release,
 )
 from optimization.runner import open_runner
 from tests import toys
@@ -79,9 +78,7 @@ def registry(mlflow_uri: str, tmp_path: Path) -> Registry:
         version = registry.publish(MODEL, write(tmp_path / variant, variant, scale).folder, run, {})
         parts.append(VersionRef(MODEL, version.number, version.digest))
     release = Release(MODEL, parts[0], parts[1], 1.0, 0.5, Guarantee("none", 0.0, None, 0, "a test's"))
-    write_release(tmp_path / "release", release)
-    made = registry.publish(endpoint_name(MODEL), tmp_path / "release", run, {}, identity=RELEASE_FILE)
-    registry.promote(made.name, made.number, "candidate")
+    publish_release(registry, release, run, "candidate")
     return registry
 
 
