@@ -21,8 +21,10 @@ from optimization.variants import Variant, float_variant, int8_variant, threshol
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
-from training.launch import Compute, TrainJob, run_training
-from training.loop.fit import TrainingError
+from training.launch.job import Compute, TrainJob, identity_of
+from training.launch.run import run_training
+from training.launch.run_folder import RunFolder
+from training.loop.training import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
@@ -103,12 +105,14 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
         plan.source,
         registry.tracking_uri,
         run.run_id,
+        identity_of(plan.student_recipe, task.data_hash, teacher.digest),
         Distillation(teacher.folder, precision=plan.student_recipe.precision),
     )
     trained = run_training(job, plan.compute)
     student_torch = write_torch_artifact(
         scratch / "student", "student", plan.student_recipe, task, trained, parent=teacher.digest
     )
+    RunFolder(plan.compute.folder(job)).clear()
     _say("exporting both to ONNX, quantizing the student")
     teacher_onnx = float_variant("teacher-fp32", teacher, task, scratch, MEASURE_THREADS)
     student_onnx = float_variant("student-fp32", student_torch, task, scratch, MEASURE_THREADS)

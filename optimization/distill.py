@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from training.artifact import load_artifact
 from training.encoding import ImageEncoding
-from training.loop.fit import Loss
+from training.loop.losses import Loss
 from training.module import load_module
 from training.recipe import Precision
 

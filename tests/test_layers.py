@@ -20,7 +20,7 @@ BELOW = {
 # Module prefix -> files that may import it. A test fails here before a second door is cut.
 DOORS = {
     "mlflow": {"training/registry.py"},
-    "ray.train": {"training/launch.py"},
+    "ray.train": {"training/launch/on_ray.py"},
     "ray.tune": {"training/tune.py", "optimization/search.py"},
     "ray.data": {"training/data/ingest.py", "apps/batch.py"},
     "onnxruntime": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
@@ -40,12 +40,18 @@ HEAVY = ("torch", "ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib
 LIGHT = (
     "training/encoding.py",
     "training/task.py",
+    "training/find.py",
     "training/artifact.py",
     "training/recipe.py",
     "training/recipes.py",
     "training/registry.py",
     "training/loop/order.py",
-    "training/checkpoint.py",
+    "training/loop/draws.py",
+    "training/checkpoint/store.py",
+    "training/checkpoint/ledger.py",
+    "training/launch/job.py",
+    "training/launch/run_folder.py",
+    "training/observe/breakdown.py",
     "training/module.py",
     "training/evaluation/scores.py",
     "training/evaluation/plots.py",

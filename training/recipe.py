@@ -14,8 +14,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """`muon` orthogonalizes the momentum of matrices and filters (Jordan 2024); what is no matrix, the embeddings and
-    the last layer go to AdamW, at `lr` times `adamw_lr_share`.
+    """`muon` orthogonalizes the momentum of matrices and filters (Jordan 2024); what is no matrix, the embeddings, the
+    first convolution and the last layer go to AdamW, at `lr` times `adamw_lr_share`.
     """
 
     name: Literal["sgd", "adamw", "muon"] = "adamw"

@@ -64,6 +64,20 @@ class Registry:
             run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
         return Run(self._client, run.info.run_id)
 
+    def resume_run(self, run_id: str) -> "Run | None":
+        """The run of an interrupted training, under way again; None where there is none or it has ended well."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            status = self._client.get_run(run_id).info.status
+        except MlflowException:
+            return None
+        if status == "FINISHED":
+            return None
+        with _asking(f"go on with run {run_id}"):
+            self._client.update_run(run_id, status="RUNNING")
+        return Run(self._client, run_id)
+
     def run(self, run_id: str) -> "Run":
         return Run(self._client, run_id)
 
@@ -239,6 +253,11 @@ class Run:
         with _asking(f"log plots to run {self.run_id}"):
             for name, figure in figures.items():
                 self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
+
+    def log_files(self, paths: Sequence[Path]) -> None:
+        with _asking(f"log files to run {self.run_id}"):
+            for path in paths:
+                self._client.log_artifact(self.run_id, str(path))
 
     def log_text(self, text: str, name: str) -> None:
         with _asking(f"log {name} to run {self.run_id}"):

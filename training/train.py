@@ -1,6 +1,7 @@
 """`python -m training.train RECIPE`: train, evaluate, report and register a teacher."""
 
 import argparse
+import dataclasses
 import importlib
 import os
 import sys
@@ -10,14 +11,18 @@ from typing import Any
 
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
-from training.launch import Compute, Trained, TrainJob, run_training
-from training.loop.fit import TrainingError
+from training.launch.here import is_first
+from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.run import run_training
+from training.launch.run_folder import RunFolder
+from training.loop.training import TrainingError
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
 
 CANDIDATE = "candidate"
+EXIT_INTERRUPTED = 143  # what a shell says of a command that SIGTERM ended
 
 
 def train(
@@ -26,23 +31,42 @@ def train(
     source: Source,
     registry: Registry,
     compute: Compute = Compute(),  # noqa: B008
+    observation: Observation = Observation(),  # noqa: B008
 ) -> Version:
     """Train by `recipe`, evaluate, register the Artifact as the task's `candidate` Version and return it.
 
-    Nothing is registered unless all of it succeeded.
+    Nothing is registered unless all of it succeeded. A training that was interrupted is gone on with, in the MLflow
+    run that it began; it is known by its recipe and its data.
     """
     task = load_task(recipe.task, source)
-    started = {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
-    with registry.start_run(task.name, f"train {reference}", started) as run:
+    job = TrainJob(
+        recipe, source, registry.tracking_uri, "", identity_of(recipe, task.data_hash), observation=observation
+    )
+    kept = RunFolder(compute.folder(job))
+    run = registry.resume_run(kept.run_id() or "")
+    if run is None:
+        kept.clear()
+        started = {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
+        run = registry.start_run(task.name, f"train {reference}", started)
         run.log_params(flatten(recipe))
-        trained = run_training(TrainJob(recipe, source, registry.tracking_uri, run.run_id), compute)
+        kept.remember_run(run.run_id)
+    with run:
+        trained = run_training(dataclasses.replace(job, run_id=run.run_id), compute)
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
             figures = evaluate_and_log(task, artifact, trained, run, f"{task.name} teacher by recipe {reference}")
             tags = version_tags(reference, source, task, artifact) | {"tandem.val_accuracy": f"{figures:.4f}"}
             version = registry.publish(task.name, artifact.folder, run, tags)
+        run.log_files(kept.files())
         registry.promote(version.name, version.number, CANDIDATE)
+    kept.clear()
     return version
+
+
+def train_along(recipe: Recipe, source: Source, compute: Compute) -> None:
+    """What the processes of torchrun do that are not the first: train, and leave the rest to it."""
+    task = load_task(recipe.task, source)
+    run_training(TrainJob(recipe, source, "", "", identity_of(recipe, task.data_hash)), compute)
 
 
 def version_tags(reference: str, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
@@ -121,7 +145,14 @@ def main() -> None:
     try:
         recipe = override(load_recipe(arguments.recipe), arguments.set)
         source = Source(arguments.data_dir, arguments.download)
-        version = train(arguments.recipe, recipe, source, Registry(), read_compute(arguments))
+        compute = read_compute(arguments)
+        if not is_first():
+            train_along(recipe, source, compute)
+            return
+        version = train(arguments.recipe, recipe, source, Registry(), compute, read_observation(arguments))
+    except Interrupted as stop:
+        print(f"training.train: {stop}", flush=True)
+        sys.exit(EXIT_INTERRUPTED)
     except (ValueError, TrainingError) as error:
         sys.exit(f"training.train: {error}")
     print(
@@ -135,14 +166,27 @@ def absolute_path(text: str) -> Path:
     return Path(text).resolve()
 
 
+def storage_url(text: str) -> str:
+    """A URL as it is, a path made absolute."""
+    return text if "://" in text else str(absolute_path(text))
+
+
 def add_training_arguments(parser: Any) -> None:
     """The options that every command that trains has."""
     parser.add_argument("--data-dir", type=absolute_path, help="the folder with the task's published files")
     parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
     parser.add_argument("--num-workers", type=int, default=1, help="Ray Train workers (default 1)")
+    parser.add_argument("--min-workers", type=int, help="go on with so few when nodes are lost")
     parser.add_argument("--threads", type=int, help="of each worker (default: all cores but one, shared among them)")
-    parser.add_argument("--local", action="store_true", help="train in this process, without Ray")
-    parser.add_argument("--storage", type=absolute_path, default=".tandem/train", help="where checkpoints go")
+    parser.add_argument("--cpus", type=float, default=1.0, help="that Ray reserves for each worker (default 1)")
+    parser.add_argument("--local", action="store_true", help="train in this process, without Ray; also under torchrun")
+    parser.add_argument(
+        "--storage", type=storage_url, default=".tandem/train", help="where checkpoints go: a path, s3://..., gs://..."
+    )
+    parser.add_argument("--checkpoint-every-s", type=float, default=60.0, help="default 60")
+    parser.add_argument("--tensorboard", type=absolute_path, metavar="FOLDER", help="write TensorBoard's event files")
+    parser.add_argument("--profile", action="store_true", help="trace some steps with torch's profiler")
+    parser.add_argument("--log-samples", action="store_true", help="write down which rows each step read")
 
 
 def read_compute(arguments: argparse.Namespace) -> Compute:
@@ -150,7 +194,19 @@ def read_compute(arguments: argparse.Namespace) -> Compute:
     which a server or another training holds make a step many times slower.
     """
     threads = arguments.threads or max(1, ((os.cpu_count() or 1) - 1) // max(1, arguments.num_workers))
-    return Compute(arguments.num_workers, threads, arguments.local, arguments.storage)
+    return Compute(
+        workers=arguments.num_workers,
+        min_workers=arguments.min_workers,
+        threads=threads,
+        cpus=arguments.cpus,
+        local=arguments.local,
+        storage=arguments.storage,
+        checkpoint_every_s=arguments.checkpoint_every_s,
+    )
+
+
+def read_observation(arguments: argparse.Namespace) -> Observation:
+    return Observation(arguments.log_samples, arguments.profile, arguments.tensorboard)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def _export(folder: Path, kind: str) -> Exported:
 
     from optimization.variants import float_variant
     from tests import toys
-    from training.launch import Trained
+    from training.launch.job import Trained
     from training.loop.fit import fit
     from training.models.architecture import Architecture, build
     from training.task import Source
@@ -50,7 +50,7 @@ def _export(folder: Path, kind: str) -> Exported:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = build(recipe.architecture, task.encoding)
-    weights = fit(recipe, module, task.encoding, task.splits["train"], task.splits["val"])
+    weights = fit(recipe, module, task.encoding, task.splits["train"], task.splits["val"]).best.weights
     source = write_torch_artifact(folder / "source", "student", recipe, task, Trained(weights, ()), parent=None)
     return Exported(task, source, float_variant("student-fp32", source, task, folder, threads=1))
 

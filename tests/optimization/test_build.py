@@ -14,7 +14,7 @@ from optimization.release import Release, endpoint_name, load_release
 from optimization.runner import open_runner
 from training.artifact import load_artifact
 from training.evaluation.scores import predict_in_batches
-from training.launch import Compute
+from training.launch.job import Compute
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
 from training.registry import Registry, RegistryError, Version

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from tests.toys import image_recipe
 from training import train as train_module
 from training.artifact import load_artifact
-from training.launch import Compute
-from training.loop.fit import TrainingError
+from training.launch.job import Compute, Observation
+from training.loop.training import TrainingError
 from training.module import load_module, predictor
 from training.recipe import Recipe
 from training.registry import Registry, RegistryError, Version
@@ -159,12 +159,16 @@ def test_paths_that_travel_to_workers_are_absolute(
 ) -> None:
     seen = {}
 
-    def record(reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute) -> Version:
-        seen.update(data_dir=source.data_dir, storage=compute.storage)
+    def record(
+        reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute, observation: Observation
+    ) -> Version:
+        seen.update(data_dir=source.data_dir, storage=compute.storage, tensorboard=observation.tensorboard)
         return Version("toy_images", 1, "", "", {})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "train", record)
-    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data")
-    assert seen == {"data_dir": tmp_path / "data", "storage": tmp_path / ".tandem" / "train"}
+    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board")
+    assert seen == {
+        "data_dir": tmp_path / "data", "storage": str(tmp_path / ".tandem" / "train"), "tensorboard": tmp_path / "board"
+    }  # fmt: skip
     assert absolute_path("x") == tmp_path / "x"

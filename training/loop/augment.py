@@ -1,29 +1,50 @@
 """What is done to a training batch before the model sees it: random image changes, or trimming texts.
 
-Shape suffixes: B batch, C channels, H height, W width, L tokens.
+What befalls a row is drawn for (seed, epoch, row): whoever reads it, and beside which others, it comes out the same.
+
+Shape suffixes: B batch, C channels, H height, W width, L tokens, D draws.
 """
 
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from training.encoding import Encoding, TextEncoding
+from training.loop.draws import keys, uniforms
+from training.loop.policies import make_policy
 from training.recipe import Augmentation
 
-Prepare = Callable[[Tensor, torch.Generator], Tensor]
+# (inputs [B, ...], epoch, the numbers of their rows [B]) -> inputs as the model shall see them, on the same device.
+Prepare = Callable[[Tensor, int, NDArray[np.int64]], Tensor]
+# Streams of draws: what one change draws tells nothing of another's.
+_MOVE, _POLICY, _ERASE = 0, 1, 2
+# The area of a blanked rectangle, as a share of the image, and its height over its width (Zhong et al. 2017).
+ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)
 
 
-def preparation(encoding: Encoding, augmentation: Augmentation) -> Prepare:
-    """The function of (inputs, generator) that training applies to each batch."""
+def preparation(encoding: Encoding, augmentation: Augmentation, seed: int) -> Prepare:
+    """The function that training applies to each batch: texts are trimmed; images are moved, changed, erased."""
     if isinstance(encoding, TextEncoding):
         pad_id = encoding.pad_id
-        return lambda tokens_BL, generator: trim_padding(tokens_BL, pad_id)
-    if augmentation == Augmentation():
-        return lambda images_BCHW, generator: images_BCHW
-    return lambda images_BCHW, generator: augment_images(images_BCHW, augmentation, generator)
+        return lambda tokens_BL, epoch, ids_B: trim_padding(tokens_BL, pad_id)
+    moves = augmentation.shift or augmentation.rotate_degrees or augmentation.scale or augmentation.flip
+    policy = make_policy(augmentation.policy) if augmentation.policy != "none" else None
+
+    def prepare(images_BCHW: Tensor, epoch: int, ids_B: NDArray[np.int64]) -> Tensor:
+        if moves:
+            images_BCHW = move(images_BCHW, augmentation, uniforms(seed, epoch, ids_B, 5, _MOVE))
+        if policy:
+            images_BCHW = policy(images_BCHW, keys(seed, epoch, ids_B, _POLICY))
+        if augmentation.erase:
+            images_BCHW = erase(images_BCHW, augmentation.erase, uniforms(seed, epoch, ids_B, 5, _ERASE))
+        return images_BCHW
+
+    return prepare
 
 
 def trim_padding(tokens_BL: Tensor, pad_id: int) -> Tensor:
@@ -32,34 +53,75 @@ def trim_padding(tokens_BL: Tensor, pad_id: int) -> Tensor:
     return tokens_BL[:, : max(1, longest)]
 
 
-def augment_images(images_BCHW: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """uint8 images -> uint8 images, each under its own random rotation, zoom, shift and flip; outside is 0."""
-    rows = len(images_BCHW)
-
-    def uniform(limit: float) -> Tensor:
-        return (torch.rand(rows, generator=generator) * 2 - 1) * limit
-
-    angle_B = uniform(math.radians(augmentation.rotate_degrees))
-    zoom_B = 1 + uniform(augmentation.scale)
-    # affine_grid's coordinates run from -1 to 1: a share of the side is twice as much there.
-    shift_2B = torch.stack([uniform(2 * augmentation.shift), uniform(2 * augmentation.shift)])
-    flip_B = torch.ones(rows)
-    if augmentation.flip:
-        flip_B = torch.where(torch.rand(rows, generator=generator) < 0.5, -1.0, 1.0)
+def move(images_BCHW: Tensor, augmentation: Augmentation, draws_B5: NDArray[np.float32]) -> Tensor:
+    """uint8 images -> uint8 images, each under its own rotation, zoom, shift and flip; what comes in is 0."""
+    spread_B4 = draws_B5[:, :4].astype(np.float64) * 2 - 1
+    shift_B2 = spread_B4[:, :2] * augmentation.shift
+    flipped_B = augmentation.flip & (draws_B5[:, 4] < 0.5)
     if not (augmentation.rotate_degrees or augmentation.scale):
-        # Whole-pixel shifts keep the images sharp; a zero-degree resampling would blur them.
-        half_side = torch.tensor([images_BCHW.shape[3] / 2, images_BCHW.shape[2] / 2])
-        shift_2B = (shift_2B * half_side[:, None]).round() / half_side[:, None]
-    cosine_B, sine_B = angle_B.cos() * zoom_B, angle_B.sin() * zoom_B
-    # Both sides run from -1 to 1 there, so what turns from one axis to the other is scaled by their ratio.
+        # Whole-pixel shifts keep the images sharp, where a resampling would blur them, and take a fifth of its time.
+        return _shifted(images_BCHW, shift_B2, augmentation.shift, flipped_B)
+    angle_B = spread_B4[:, 2] * math.radians(augmentation.rotate_degrees)
+    zoom_B = 1 + spread_B4[:, 3] * augmentation.scale
+    return _resampled(images_BCHW, shift_B2, angle_B, zoom_B, flipped_B)
+
+
+def _shifted(images_BCHW: Tensor, shift_B2: NDArray[np.float64], limit: float, flipped_B: NDArray[np.bool_]) -> Tensor:
+    """Shifts are shares of the sides, width before height, at most `limit`; each is rounded to whole pixels."""
+    rows, channels, height, width = images_BCHW.shape
+    high, wide = round(limit * height), round(limit * width)
+    shift_x_B = np.rint(shift_B2[:, 0] * width).astype(np.int64) + wide
+    shift_y_B = np.rint(shift_B2[:, 1] * height).astype(np.int64) + high
+    x_BW = shift_x_B[:, None] + np.where(flipped_B[:, None], np.arange(width)[::-1], np.arange(width))
+    y_BH = shift_y_B[:, None] + np.arange(height)
+    device = images_BCHW.device
+    # Where each pixel comes from, within the image and a border as wide as the largest shift.
+    first_BH = torch.from_numpy(y_BH * (width + 2 * wide)).to(device)
+    source_BHW = first_BH[:, :, None] + torch.from_numpy(x_BW).to(device)[:, None, :]
+    bordered = functional.pad(images_BCHW, (wide, wide, high, high)).flatten(2)
+    moved = bordered.gather(2, source_BHW.view(rows, 1, -1).expand(-1, channels, -1))
+    return moved.view(images_BCHW.shape)
+
+
+def _resampled(
+    images_BCHW: Tensor,
+    shift_B2: NDArray[np.float64],
+    angle_B: NDArray[np.float64],
+    zoom_B: NDArray[np.float64],
+    flipped_B: NDArray[np.bool_],
+) -> Tensor:
+    """Shifts are shares of the sides, width before height; angles are radians."""
+    cosine_B, sine_B = np.cos(angle_B) * zoom_B, np.sin(angle_B) * zoom_B
+    flip_B = np.where(flipped_B, -1.0, 1.0)
+    # affine_grid's sides both run from -1 to 1: a share of a side is twice as much there, and what turns from one
+    # axis to the other is scaled by their ratio.
     ratio = images_BCHW.shape[2] / images_BCHW.shape[3]
-    matrix_B23 = torch.stack(
+    matrix_B6 = np.stack(
         [
-            torch.stack([cosine_B * flip_B, -sine_B * ratio, shift_2B[0]], dim=1),
-            torch.stack([sine_B * flip_B / ratio, cosine_B, shift_2B[1]], dim=1),
+            cosine_B * flip_B, -sine_B * ratio, 2 * shift_B2[:, 0],
+            sine_B * flip_B / ratio, cosine_B, 2 * shift_B2[:, 1],
         ],
-        dim=1,
-    ).to(images_BCHW.device)
+        axis=1,
+    )  # fmt: skip
+    matrix_B23 = torch.from_numpy(matrix_B6.astype(np.float32)).to(images_BCHW.device).view(-1, 2, 3)
     grid = functional.affine_grid(matrix_B23, list(images_BCHW.shape), align_corners=False)
     moved = functional.grid_sample(images_BCHW.to(torch.float32), grid, mode="bilinear", align_corners=False)
     return moved.round().to(torch.uint8)
+
+
+def erase(images_BCHW: Tensor, probability: float, draws_B5: NDArray[np.float32]) -> Tensor:
+    """Images with a random rectangle of some blanked to 0 (random erasing, Zhong et al. 2017)."""
+    height, width = images_BCHW.shape[2:]
+    gate_B, area_B, aspect_B, top_B, left_B = draws_B5.T.astype(np.float64)
+    pixels_B = (ERASED_AREA[0] + area_B * (ERASED_AREA[1] - ERASED_AREA[0])) * height * width
+    # Log-uniform, so that upright and lying rectangles are alike frequent.
+    ratio_B = ERASED_ASPECT[0] * (ERASED_ASPECT[1] / ERASED_ASPECT[0]) ** aspect_B
+    high_B = np.clip(np.rint(np.sqrt(pixels_B * ratio_B)), 1, height)
+    wide_B = np.clip(np.rint(np.sqrt(pixels_B / ratio_B)), 1, width)
+    top_B, left_B = np.floor(top_B * (height - high_B + 1)), np.floor(left_B * (width - wide_B + 1))
+    y_BH = (np.arange(height) >= top_B[:, None]) & (np.arange(height) < (top_B + high_B)[:, None])
+    x_BW = (np.arange(width) >= left_B[:, None]) & (np.arange(width) < (left_B + wide_B)[:, None])
+    y_BH &= (gate_B < probability)[:, None]
+    device = images_BCHW.device
+    inside_BH1, inside_B1W = torch.from_numpy(y_BH).to(device)[:, :, None], torch.from_numpy(x_BW).to(device)[:, None]
+    return images_BCHW.masked_fill((inside_BH1 & inside_B1W)[:, None], 0)

@@ -1,4 +1,7 @@
-"""Order: which samples a worker reads at a step, as a pure function of (seed, epoch, step, rank, world size)."""
+"""Order: which rows a worker reads at a step, as a pure function of (seed, epoch, step, rank, world size)."""
+
+import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,36 +9,63 @@ from numpy.typing import NDArray
 POOL_BATCHES = 20  # sorted in pools of so many batches, the longest row of one is near its mean
 
 
-def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
-    """A permutation of range(rows), the same in every process."""
-    return np.random.default_rng((seed, epoch)).permutation(rows)
+@dataclass(frozen=True)
+class EpochOrder:
+    """The rows of one epoch, `ids` [rows], and where its batches begin and end, `bounds` [steps + 1]."""
+
+    ids: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+
+    @property
+    def steps(self) -> int:
+        return len(self.bounds) - 1
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """The rows of the global batch of `step`, counted from 0."""
+        return self.ids[self.bounds[step] : self.bounds[step + 1]]
 
 
-def group_by_length(
-    order: NDArray[np.int64], lengths_N: NDArray[np.int64], batch_size: int, seed: int, epoch: int
-) -> NDArray[np.int64]:
-    """`order` with rows of like length in each batch, and the batches shuffled: less padding, the same rows read.
+def epoch_order(
+    seed: int,
+    epoch: int,
+    rows: int,
+    batch_size: int,
+    probabilities: NDArray[np.float64] | None = None,
+    lengths: NDArray[np.int64] | None = None,
+) -> EpochOrder:
+    """The order of `epoch`, the same in every process: each of `rows` once, in as few batches as `batch_size` allows.
 
-    Rows are sorted within pools of POOL_BATCHES batches alone, so that the company a row keeps changes with the
-    epoch. `lengths_N` is the length of every row. What follows the last whole batch stays where it is.
+    The batches' sizes differ by one row at most, and none is above `batch_size`: no row is left out and no last batch
+    is so small that it steers the weights alone. With `probabilities` [rows] rows are drawn by them, with replacement.
+    With `lengths` [rows] each batch gets rows of like length, sorted within pools of POOL_BATCHES batches alone, so
+    that the company a row keeps changes with the epoch, and the batches are shuffled.
     """
-    whole = len(order) // batch_size * batch_size
-    pool = POOL_BATCHES * batch_size
-    pools = [order[first : min(first + pool, whole)] for first in range(0, whole, pool)]
-    grouped = [rows[np.argsort(lengths_N[rows], kind="stable")].reshape(-1, batch_size) for rows in pools]
-    if not grouped:
-        return order
-    batches = np.random.default_rng((seed, epoch, 1)).permutation(np.concatenate(grouped))
-    return np.concatenate([batches.reshape(-1), order[whole:]])
+    random = np.random.default_rng((seed, epoch))
+    ids: NDArray[np.int64] = (
+        random.permutation(rows) if probabilities is None else random.choice(rows, size=rows, p=probabilities)
+    )
+    bounds = batch_bounds(rows, batch_size)
+    if lengths is None:
+        return EpochOrder(ids, bounds)
+    pools = [*bounds[::POOL_BATCHES], rows]
+    for first, end in itertools.pairwise(pools):
+        pool = ids[first:end]
+        ids[first:end] = pool[np.argsort(lengths[pool], kind="stable")]
+    batches = [ids[first:end] for first, end in itertools.pairwise(bounds)]
+    shuffled = [batches[i] for i in np.random.default_rng((seed, epoch, 1)).permutation(len(batches))]
+    return EpochOrder(np.concatenate(shuffled), np.cumsum([0, *map(len, shuffled)]))
+
+
+def batch_bounds(rows: int, batch_size: int) -> NDArray[np.int64]:
+    """Where batches begin and end, [steps + 1]."""
+    steps = steps_per_epoch(rows, batch_size)
+    return np.arange(steps + 1, dtype=np.int64) * rows // steps
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Whole global batches in an epoch; a rest that fills none is left for other epochs' permutations."""
-    return max(1, rows // batch_size)
+    return -(-rows // batch_size)
 
 
-def step_ids(
-    order: NDArray[np.int64], step: int, batch_size: int, rank: int = 0, world_size: int = 1
-) -> NDArray[np.int64]:
-    """The rows that worker `rank` reads at `step`: its stride of the global batch."""
-    return order[step * batch_size : (step + 1) * batch_size][rank::world_size]
+def share(batch_ids: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """What worker `rank` reads of a global batch: its stride."""
+    return batch_ids[rank::world_size]

@@ -3,12 +3,18 @@ import pytest
 import torch
 
 from tests.toys import IMAGES, TEXTS
-from training.loop.augment import augment_images, preparation, trim_padding
+from training.loop.augment import preparation, trim_padding
+from training.loop.draws import uniforms
 from training.recipe import Augmentation
 
 
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 0, epoch: int = 1) -> torch.Tensor:
+    return preparation(IMAGES, augmentation, seed)(images, epoch, np.arange(len(images)))
+
+
+def _noise(rows: int, channels: int = 1, height: int = 8, width: int = 8) -> torch.Tensor:
+    shape = (rows, channels, height, width)
+    return torch.from_numpy(np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8))
 
 
 def _dots(rows: int, side: int = 9) -> torch.Tensor:
@@ -24,22 +30,42 @@ def _disc(height: int, width: int, radius: float = 5.0) -> torch.Tensor:
 
 
 def test_without_augmentation_images_are_left_alone() -> None:
-    images = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
-    assert preparation(IMAGES, Augmentation())(images, _generator()) is images
+    images = _noise(5)
+    assert _augmented(images, Augmentation()) is images
 
 
-def test_the_same_generator_gives_the_same_images() -> None:
-    prepare = preparation(IMAGES, Augmentation(shift=0.2, rotate_degrees=20, scale=0.2, flip=True))
-    images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
-    first = prepare(images, _generator(1))
-    assert first.dtype == torch.uint8
-    assert first.shape == images.shape
-    assert torch.equal(prepare(images, _generator(1)), first)
-    assert not torch.equal(prepare(images, _generator(2)), first)
+EVERYTHING = Augmentation(shift=0.2, rotate_degrees=20, scale=0.2, flip=True, erase=0.5)
+WHOLE_PIXELS = Augmentation(shift=0.2, flip=True)
+
+
+@pytest.mark.parametrize("augmentation", [EVERYTHING, WHOLE_PIXELS], ids=["everything", "whole_pixels"])
+def test_what_befalls_a_row_depends_on_seed_epoch_and_row_alone(augmentation: Augmentation) -> None:
+    images = _noise(64, channels=3)
+    prepare = preparation(IMAGES, augmentation, seed=0)
+    whole = prepare(images, 1, np.arange(64))
+    assert whole.dtype == torch.uint8
+    assert whole.shape == images.shape
+    torch.rand(3)
+    np.random.random(3)  # what else draws from global generators must not matter
+    for ids in (np.arange(64)[1::2], np.arange(64)[::-1], np.array([7])):
+        assert torch.equal(prepare(images[ids.copy()], 1, ids), whole[ids.copy()])
+    assert not torch.equal(prepare(images, 2, np.arange(64)), whole)
+    assert not torch.equal(_augmented(images, augmentation, seed=1), whole)
+
+
+def test_shifts_and_flips_move_whole_pixels_as_slices_would() -> None:
+    images, ids = _noise(60, channels=3, height=9, width=12), np.arange(60)
+    moved = preparation(IMAGES, Augmentation(shift=0.25, flip=True), seed=0)(images, 1, ids)
+    draws = uniforms(0, 1, ids, 5)
+    for image, result, (x, y, _, _, flip) in zip(images.numpy(), moved.numpy(), draws, strict=True):
+        right, down = round((2 * float(x) - 1) * 0.25 * 12), round((2 * float(y) - 1) * 0.25 * 9)
+        bordered = np.pad(image, ((0, 0), (9, 9), (12, 12)))
+        expected = bordered[:, 9 + down : 18 + down, 12 + right : 24 + right]
+        assert (result == (expected[:, :, ::-1] if flip < 0.5 else expected)).all()
 
 
 def test_shifts_are_of_whole_pixels_and_at_most_the_share_asked_for() -> None:
-    moved = augment_images(_dots(400), Augmentation(shift=2 / 9), _generator())
+    moved = _augmented(_dots(400), Augmentation(shift=2 / 9))
     rows, _, y, x = torch.nonzero(moved, as_tuple=True)
     assert len(rows) == 400  # each image still has its one sharp dot
     assert (moved[moved > 0] == 200).all()
@@ -48,13 +74,13 @@ def test_shifts_are_of_whole_pixels_and_at_most_the_share_asked_for() -> None:
 
 def test_a_shift_brings_in_black() -> None:
     white = torch.full((50, 1, 8, 8), 255, dtype=torch.uint8)
-    moved = augment_images(white, Augmentation(shift=0.25), _generator())
+    moved = _augmented(white, Augmentation(shift=0.25))
     assert set(moved.unique().tolist()) == {0, 255}
 
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = torch.arange(32, dtype=torch.uint8).reshape(1, 1, 4, 8).repeat(400, 1, 1, 1)
-    moved = augment_images(images, Augmentation(flip=True), _generator())
+    moved = _augmented(images, Augmentation(flip=True))
     mirrored = (moved == images.flip(3)).flatten(1).all(dim=1)
     kept = (moved == images).flatten(1).all(dim=1)
     assert (mirrored ^ kept).all()
@@ -64,7 +90,7 @@ def test_half_of_the_images_are_mirrored() -> None:
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 40), (40, 16)])
 def test_a_rotation_leaves_a_disc_a_disc(height: int, width: int) -> None:
     disc = _disc(height, width).repeat(40, 1, 1, 1)
-    moved = augment_images(disc, Augmentation(rotate_degrees=90), _generator())
+    moved = _augmented(disc, Augmentation(rotate_degrees=90))
     difference = (moved.float() - disc.float()).abs().mean(dim=(1, 2, 3))
     # Resampling blurs the edge by about 2 levels a pixel; a shear would change whole parts of it.
     assert difference.max() < 4.0
@@ -73,7 +99,7 @@ def test_a_rotation_leaves_a_disc_a_disc(height: int, width: int) -> None:
 def test_a_rotation_turns_what_is_no_disc() -> None:
     bar = torch.zeros(40, 1, 21, 21, dtype=torch.uint8)
     bar[:, :, 10] = 255
-    moved = augment_images(bar, Augmentation(rotate_degrees=90), _generator())
+    moved = _augmented(bar, Augmentation(rotate_degrees=90))
     heights = (moved > 127).any(dim=3).sum(dim=2).flatten()
     assert heights.max() > 15
     assert heights.min() < 8
@@ -81,10 +107,34 @@ def test_a_rotation_turns_what_is_no_disc() -> None:
 
 def test_a_zoom_changes_the_size_within_its_limit() -> None:
     disc = _disc(31, 31).repeat(300, 1, 1, 1)
-    moved = augment_images(disc, Augmentation(scale=0.3), _generator())
+    moved = _augmented(disc, Augmentation(scale=0.3))
     zoom = (moved.float().sum(dim=(1, 2, 3)) / disc[0].float().sum()).sqrt()
     assert 0.74 < zoom.min() < 0.85
     assert 1.2 < zoom.max() < 1.47
+
+
+def test_as_many_images_as_asked_for_lose_one_rectangle() -> None:
+    white = torch.full((1000, 3, 20, 30), 255, dtype=torch.uint8)
+    erased = _augmented(white, Augmentation(erase=0.3))
+    assert set(erased.unique().tolist()) == {0, 255}
+    areas, ratios = [], []
+    for gone in (erased == 0).numpy():
+        assert (gone == gone[0]).all()  # in every channel alike
+        if not gone.any():
+            continue
+        y, x = np.nonzero(gone[0])
+        high, wide = np.ptp(y) + 1, np.ptp(x) + 1
+        assert gone[0].sum() == high * wide
+        areas.append(high * wide / 600)
+        ratios.append(high / wide)
+    assert 230 < len(areas) < 370
+    assert min(areas) < 0.04 < 0.3 < max(areas) < 0.36
+    assert 0.4 < np.mean(np.array(ratios) > 1) < 0.6
+
+
+def test_every_pixel_may_be_erased() -> None:
+    white = torch.full((1000, 1, 10, 10), 255, dtype=torch.uint8)
+    assert (_augmented(white, Augmentation(erase=1.0)) == 0).any(dim=0).all()
 
 
 def test_columns_that_pad_every_row_are_trimmed() -> None:
@@ -95,5 +145,5 @@ def test_columns_that_pad_every_row_are_trimmed() -> None:
 
 def test_texts_are_trimmed_and_otherwise_left_alone() -> None:
     tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 0, 0]])
-    prepare = preparation(TEXTS, Augmentation(shift=0.5, flip=True))
-    assert prepare(tokens, _generator()).tolist() == [[5, 6], [7, 0]]
+    prepare = preparation(TEXTS, Augmentation(shift=0.5, flip=True, erase=1.0), seed=0)
+    assert prepare(tokens, 1, np.arange(2)).tolist() == [[5, 6], [7, 0]]

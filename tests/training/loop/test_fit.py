@@ -3,6 +3,7 @@ import dataclasses
 import multiprocessing
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.toys import IMAGES, image_recipe, images, texts
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.loop.fit import EpochRecord, TrainingError, Worker, fit, validate
+from training.checkpoint.folder import Folder
+from training.checkpoint.store import CheckpointStore
+from training.loop.batches import Batch
+from training.loop.fit import fit, validate
+from training.loop.training import EpochRecord, Position, Training, TrainingError
+from training.loop.watcher import Watcher
+from training.loop.worker import Worker
 from training.models.architecture import Architecture, build
 from training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from training.task import Source, Split, Task
@@ -32,18 +38,38 @@ def _module(recipe: Recipe, task: Task) -> nn.Module:
     return build(recipe.architecture, task.encoding)
 
 
+class _Recorder(Watcher):
+    """Keeps the record and the state of each epoch, and the state after each step it is asked for."""
+
+    def __init__(self, steps: Sequence[int] = (), stop_after: int | None = None) -> None:
+        self.records: list[EpochRecord] = []
+        self.states: list[dict[str, Any]] = []
+        self.steps: dict[int, dict[str, Any]] = {}
+        self.read: list[tuple[int, int, list[int]]] = []
+        self._asked, self._stop_after = steps, stop_after
+
+    def step(self, training: Training, batch: Batch) -> None:
+        self.read.append((training.position.epoch, training.position.step, batch.ids.tolist()))
+        if len(self.read) in self._asked:
+            self.steps[len(self.read)] = copy.deepcopy(training.state())
+
+    def epoch(self, training: Training, record: EpochRecord) -> None:
+        self.records.append(record)
+        self.states.append(copy.deepcopy(training.state()))
+
+    def wants_stop(self) -> bool:
+        return len(self.read) == self._stop_after
+
+
 def _fit(recipe: Recipe, task: Task, **more: Any) -> tuple[dict[str, Tensor], list[EpochRecord], list[dict[str, Any]]]:
-    records, states = [], []
+    recorder = _Recorder()
+    return _train(recipe, task, recorder, **more).best.weights, recorder.records, recorder.states
 
-    def on_epoch(record: EpochRecord, state: dict[str, Any]) -> None:
-        records.append(record)
-        states.append(copy.deepcopy(state))
 
+def _train(recipe: Recipe, task: Task, recorder: _Recorder, **more: Any) -> Training:
     module = more.pop("module", None) or _module(recipe, task)
-    weights = fit(
-        recipe, module, task.encoding, task.splits["train"], task.splits["val"], on_epoch=on_epoch, **more
-    )  # fmt: skip
-    return weights, records, states
+    train, val = task.splits["train"], task.splits["val"]
+    return fit(recipe, module, task.encoding, train, val, watchers=[recorder], **more)
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -96,15 +122,115 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(
         ema_decay=ema_decay,
     )
     whole, records, states = _fit(recipe, toy)
-    save_checkpoint(tmp_path, states[stop - 1])
+    store = CheckpointStore(Folder(str(tmp_path)))
+    kept = store.save(states[stop - 1], stop + 1, 0, store.begin_attempt(), 1)
     torch.manual_seed(99)
     fresh = build(recipe.architecture, toy.encoding)
-    resumed, later, later_states = _fit(recipe, toy, module=fresh, start=load_checkpoint(tmp_path))
+    resumed, later, later_states = _fit(recipe, toy, module=fresh, start=store.load(kept.name)[1])
     assert _same(resumed, whole)
     assert _same(later_states[-1]["model"], states[-1]["model"])
     assert [record.epoch for record in later] == list(range(stop + 1, 5))
     assert [record.learning_rate for record in later] == [record.learning_rate for record in records[stop:]]
     assert [record["epoch"] for record in later_states[-1]["records"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 7, 13, 23, 24])
+def test_a_training_resumed_at_any_step_ends_as_the_uninterrupted_one(toy: Task, stop: int) -> None:
+    recipe = dataclasses.replace(
+        image_recipe(),
+        architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
+        augmentation=Augmentation(shift=0.25, rotate_degrees=5),
+        ema_decay=0.9,
+    )
+    whole = _Recorder(steps=[stop])
+    undisturbed = _train(recipe, toy, whole)
+    torch.manual_seed(99)
+    rest = _Recorder()
+    resumed = _train(recipe, toy, rest, module=build(recipe.architecture, toy.encoding), start=whole.steps[stop])
+    assert _same(resumed.best.weights, undisturbed.best.weights)
+    assert _same(rest.states[-1]["model"], whole.states[-1]["model"])
+    assert rest.read == whole.read[stop:]
+    for one, other in zip(resumed.records, undisturbed.records, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+        assert one.val_loss == other.val_loss
+
+
+def test_a_training_stops_between_two_steps_when_it_is_asked_to(toy: Task) -> None:
+    recorder = _Recorder(stop_after=8)
+    training = _train(image_recipe(), toy, recorder)
+    assert not training.finished
+    assert training.position == Position(epoch=2, step=2)
+    assert len(recorder.records) == 1
+
+
+def test_a_training_goes_as_far_as_the_epoch_it_is_told(toy: Task) -> None:
+    whole, _, _ = _fit(image_recipe(), toy)
+    first = _train(image_recipe(), toy, _Recorder(), until_epoch=2)
+    assert first.position == Position(epoch=3)
+    assert not first.finished
+    assert _same(_train(image_recipe(), toy, _Recorder(), start=first.state()).best.weights, whole)
+
+
+def test_a_training_that_no_longer_gets_better_ends_early(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), epochs=30, early_stopping=2, schedule=Schedule("constant", 0.0))
+    recorder = _Recorder()
+    training = _train(recipe, toy, recorder)
+    assert training.finished
+    accuracies = [record.val_accuracy for record in recorder.records]
+    assert len(accuracies) == accuracies.index(max(accuracies)) + 3 < 30
+    assert _train(recipe, toy, _Recorder(), start=training.state()).records == training.records
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 19, 20, 50])
+def test_micro_batches_give_the_weights_of_whole_ones(toy: Task, micro_batch: int) -> None:
+    recipe = dataclasses.replace(image_recipe(), architecture=DENSE, optimizer=Optimizer("sgd", lr=0.05))
+    whole, records, _ = _fit(recipe, toy)
+    parts, records_of_parts, _ = _fit(dataclasses.replace(recipe, micro_batch=micro_batch), toy)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+    assert records_of_parts[-1].train_loss == pytest.approx(records[-1].train_loss, rel=1e-4)
+
+
+class _SmallMemory(nn.Module):
+    """A model that cannot hold more than so many rows."""
+
+    def __init__(self, module: nn.Module, rows: int) -> None:
+        super().__init__()
+        self.module, self.rows, self.seen = module, rows, list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(len(inputs))
+            if len(inputs) > self.rows:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        logits: Tensor = self.module(inputs)
+        return logits
+
+
+def test_a_batch_that_does_not_fit_memory_is_halved_until_it_does(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), architecture=DENSE, optimizer=Optimizer("sgd", lr=0.05))
+    whole, _, _ = _fit(recipe, toy)
+    module = _SmallMemory(_module(recipe, toy), rows=6)
+    weights, _, _ = _fit(recipe, toy, module=module)
+    assert module.seen[:6] == [20, 10, 5, 5, 5, 5]
+    assert max(module.seen[2:]) == 5
+    for name, tensor in whole.items():
+        torch.testing.assert_close(weights[f"module.{name}"], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_does_not_fit_memory_ends_the_training(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), architecture=DENSE)
+    with pytest.raises(TrainingError, match="1 rows a worker do not fit its memory at epoch 1, step 0"):
+        _fit(recipe, toy, module=_SmallMemory(_module(recipe, toy), rows=0))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_learns_and_resumes(toy: Task, precision: Any) -> None:
+    recipe = dataclasses.replace(image_recipe(), precision=precision)
+    recorder = _Recorder(steps=[8])
+    training = _train(recipe, toy, recorder)
+    assert recorder.records[-1].val_accuracy > 0.9
+    assert _same(_train(recipe, toy, _Recorder(), start=recorder.steps[8]).best.weights, training.best.weights)
 
 
 def test_a_training_resumed_after_its_last_epoch_gives_its_best_weights(toy: Task) -> None:

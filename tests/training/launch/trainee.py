@@ -1,0 +1,120 @@
+"""A training in a process of its own, which may be killed on the way: run by tests and by the recovery benchmark.
+
+`python -m tests.training.launch.trainee OUT --how here|ray ...` (or under torchrun) trains a toy and writes into OUT
+the weights, the epochs' records and the recoveries. With `--kill RANK:STEP,RANK:STEP,...` the n-th start of the
+training is ended by SIGKILL of that worker in the middle of that step, counted from where it started.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.toys import image_recipe
+from training.launch.here import is_first
+from training.launch.job import Compute, Observation, Trained, TrainJob
+from training.launch.run import run_training
+from training.loop.losses import Loss
+from training.models.architecture import Architecture
+from training.recipe import Augmentation, Optimizer, Recipe
+from training.task import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Killed:
+    """Makes the usual loss; the n-th start is killed by `kills[n]`, (rank, step). `fallen` remembers how many were.
+
+    Each step takes `pause_s`, so that a signal from outside meets it in the middle.
+    """
+
+    fallen: Path
+    kills: tuple[tuple[int, int], ...] = ()
+    pause_s: float = 0.0
+
+    def __call__(self) -> Loss:
+        import time
+
+        steps = 0
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        self.fallen.mkdir(parents=True, exist_ok=True)
+        starts = len(list(self.fallen.iterdir()))
+        kill = self.kills[starts] if starts < len(self.kills) else None
+
+        def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            time.sleep(self.pause_s)
+            if kill == (rank, steps):
+                (self.fallen / str(starts)).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return functional.cross_entropy(logits, labels)
+
+        return loss
+
+
+def recipe(epochs: int = 4) -> Recipe:
+    """All that a resume has to bring back: momentum, augmentation, dropout, running statistics, averaged weights."""
+    return dataclasses.replace(
+        image_recipe(),
+        architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
+        optimizer=Optimizer("sgd", lr=0.3),
+        augmentation=Augmentation(shift=0.25, flip=True),
+        ema_decay=0.7,
+        epochs=epochs,
+    )
+
+
+def save(trained: Trained, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(dict(trained.weights), out / "weights.safetensors")
+    (out / "records.json").write_text(json.dumps([dataclasses.asdict(record) for record in trained.records]))
+    (out / "recoveries.json").write_text(json.dumps([dataclasses.asdict(one) for one in trained.recoveries]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--how", choices=["here", "ray"], default="here")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--min-workers", type=int)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--run-id", default="")
+    parser.add_argument("--kill", default="")
+    parser.add_argument("--pause-s", type=float, default=0.0)
+    parser.add_argument("--checkpoint-every-s", type=float, default=1e9)
+    arguments = parser.parse_args()
+    kills = tuple(tuple(map(int, kill.split(":"))) for kill in arguments.kill.split(",") if kill)
+    job = TrainJob(
+        recipe(arguments.epochs),
+        Source(),
+        os.environ.get("MLFLOW_TRACKING_URI", ""),
+        arguments.run_id,
+        identity="trainee",
+        observation=Observation(samples=True),
+        make_loss=Killed(arguments.out.resolve() / "fallen", kills, arguments.pause_s),
+    )
+    compute = Compute(
+        workers=arguments.workers,
+        min_workers=arguments.min_workers,
+        local=arguments.how == "here",
+        storage=str(arguments.out.resolve() / "storage"),
+        checkpoint_every_s=arguments.checkpoint_every_s,
+    )
+    trained = run_training(job, compute)
+    if is_first():
+        save(trained, arguments.out)
+
+
+if __name__ == "__main__":
+    from tests.training.launch.trainee import (
+        main as imported,  # what workers unpickle is of the module, not of __main__
+    )
+
+    imported()

@@ -1,0 +1,71 @@
+"""Journal: notes in the ledger where a training starts and ends, and marks each step, so that losses can be counted."""
+
+import os
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.checkpoint.ledger import Ledger
+from training.loop.batches import Batch
+from training.loop.training import Training
+from training.loop.watcher import Watcher
+from training.observe.clock import StepClock
+
+# Steps done since the training began, and when the last of them was: seconds since 1970.
+_MARK = struct.Struct("<qd")
+
+
+class Journal(Watcher):
+    """`mark` is a file that survives the process; without one (an object store) lost steps are not counted."""
+
+    def __init__(self, ledger: Ledger, attempt: int, mark: Path | None, rejected: Mapping[str, str]) -> None:
+        self._ledger, self._attempt, self._mark_path, self._rejected = ledger, attempt, mark, rejected
+        self._mark = -1
+        self._last_step_at: float | None = None
+        self._stepped = False
+
+    def begin(self, training: Training, clock: StepClock) -> None:
+        self._clock = clock
+        lost = None
+        if self._mark_path is not None:
+            before = read_mark(self._mark_path)
+            if before is not None:
+                lost, self._last_step_at = max(0, before[0] - _steps_done(training)), before[1]
+            self._mark_path.parent.mkdir(parents=True, exist_ok=True)
+            self._mark = os.open(self._mark_path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._ledger.add(
+            "started", self._attempt, world_size=training.worker.world_size, epoch=training.position.epoch,
+            step=training.position.step, steps_redone=lost, rejected=dict(self._rejected),
+        )  # fmt: skip
+
+    def step(self, training: Training, batch: Batch) -> None:
+        now = time.time()
+        if self._mark >= 0:
+            os.pwrite(self._mark, _MARK.pack(_steps_done(training), now), 0)
+        if not self._stepped:
+            self._stepped = True
+            since = now - self._last_step_at if self._last_step_at else None
+            self._ledger.add("first_step", self._attempt, seconds_since_last_step=since)
+
+    def end(self, training: Training) -> None:
+        if training.finished:
+            self._ledger.add("finished", self._attempt, seconds=dict(self._clock.seconds))
+        else:
+            self._ledger.add("stopped", self._attempt, cause="stopped between two steps, as it was asked to")
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
+
+
+def read_mark(path: Path) -> tuple[int, float] | None:
+    """Steps done and the time of the last; None where no step was marked."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return _MARK.unpack(content) if len(content) == _MARK.size else None
+
+
+def _steps_done(training: Training) -> int:
+    return (training.position.epoch - 1) * training.steps_per_epoch + training.position.step

@@ -1,0 +1,52 @@
+"""Keeper: saves a training by time and by epoch while it runs."""
+
+import time
+from collections.abc import Callable
+
+from training.checkpoint.saver import AsyncSaver
+from training.loop.batches import Batch
+from training.loop.training import EpochRecord, Position, Training
+from training.loop.watcher import Watcher
+from training.observe.clock import StepClock
+
+URGENT_EVERY_S = 1.0  # when it is known that a worker will soon be gone
+
+
+class Keeper(Watcher):
+    """Saves every `every_s` seconds (between two steps), every `every_epochs` epochs, and at the end.
+
+    The first worker's copy is everyone's: replicas are alike. A save that comes due while one is still being written
+    is left to the next step, so a slow store makes checkpoints rarer and training no slower.
+    """
+
+    def __init__(
+        self, saver: AsyncSaver, every_s: float, every_epochs: int, is_urgent: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._saver, self._every_s, self._every_epochs, self._is_urgent = saver, every_s, every_epochs, is_urgent
+        self._saved_at = time.monotonic()
+        self._saved: Position | None = None
+
+    def begin(self, training: Training, clock: StepClock) -> None:
+        self._saved_at = time.monotonic()
+        self._saved = training.position if training.position != Position() else None
+
+    def step(self, training: Training, batch: Batch) -> None:
+        every_s = URGENT_EVERY_S if self._is_urgent() else self._every_s
+        if time.monotonic() - self._saved_at >= every_s and not self._saver.busy:
+            self._save(training)
+
+    def epoch(self, training: Training, record: EpochRecord) -> None:
+        if record.epoch % self._every_epochs == 0 or training.finished:
+            self._save(training)
+
+    def end(self, training: Training) -> None:
+        if training.position != self._saved:
+            self._save(training)
+        self._saver.settle()
+        self._saver.close()
+
+    def _save(self, training: Training) -> None:
+        training.require_finite()
+        position = training.position
+        self._saver.save(training.state(), position.epoch, position.step)
+        self._saved, self._saved_at = position, time.monotonic()

@@ -1,0 +1,147 @@
+"""CheckpointStore: training states in a Folder, each whole or passed over.
+
+A checkpoint is a folder of files with a manifest, written last, that holds their sha256: one without it was never
+finished, one that differs from it is torn or altered.
+"""
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.checkpoint.folder import Folder
+
+STATE_FILE = "state.pt"
+MANIFEST_FILE = "manifest.json"
+KEEP_LAST = 2
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is torn, altered or absent."""
+
+
+class SupersededError(RuntimeError):
+    """The same training was started again elsewhere; this one may write no more."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`epoch` (counted from 1) and `step` (from 0) are the next to be trained; `attempt` is who wrote it."""
+
+    epoch: int
+    step: int
+    attempt: int
+    world_size: int
+    written_at: float  # seconds since 1970
+    files: Mapping[str, str]  # name -> sha256
+
+    @property
+    def name(self) -> str:
+        return f"epoch-{self.epoch:05}-step-{self.step:07}-attempt-{self.attempt:03}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest whole checkpoint, and the newer ones that were passed over, each with the reason."""
+
+    checkpoint: Checkpoint
+    state: dict[str, Any]
+    rejected: Mapping[str, str]
+
+
+class CheckpointStore:
+    """The last `keep` checkpoints of one training. The best weights are part of each."""
+
+    def __init__(self, folder: Folder, keep: int = KEEP_LAST) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}: at least the last checkpoint must be kept")
+        self._folder, self._keep = folder, keep
+
+    def begin_attempt(self) -> int:
+        """The number of this start of the training, one above all before; who holds a lower one may write no more."""
+        attempt = self.last_attempt() + 1
+        self._folder.write(f"attempts/{attempt:06}", str(time.time()).encode())
+        return attempt
+
+    def last_attempt(self) -> int:
+        """The number of the last start; 0 before the first."""
+        return max((int(name) for name in self._folder.names("attempts") if name.isdecimal()), default=0)
+
+    def save(self, state: Mapping[str, Any], epoch: int, step: int, attempt: int, world_size: int) -> Checkpoint:
+        """Write `state` (tensors, numbers, strings, lists and dicts of them), then drop what is no longer kept.
+
+        Raises SupersededError where a later attempt has begun, and OSError where the place is full or away; what was
+        kept before stays whole.
+        """
+        import torch
+
+        self._require_latest(attempt)
+        made = Checkpoint(epoch, step, attempt, world_size, time.time(), {})
+        sha256 = self._folder.write_by(f"{made.name}/{STATE_FILE}", lambda stream: torch.save(dict(state), stream))
+        made = Checkpoint(**{**asdict(made), "files": {STATE_FILE: sha256}})
+        self._require_latest(attempt)
+        self._folder.write(f"{made.name}/{MANIFEST_FILE}", json.dumps(asdict(made)).encode())
+        for name in self._names()[: -self._keep]:
+            # The manifest first: what remains if the rest is interrupted is no checkpoint.
+            self._folder.remove(f"{name}/{MANIFEST_FILE}")
+            self._folder.remove(name)
+        return made
+
+    def newest(self) -> Found | None:
+        """The newest checkpoint that is whole; None where there is none."""
+        rejected: dict[str, str] = {}
+        for name in reversed(self._names()):
+            try:
+                checkpoint, state = self.load(name)
+            except CheckpointError as error:
+                rejected[name] = str(error)
+                continue
+            return Found(checkpoint, state, rejected)
+        if rejected:
+            raise CheckpointError(f"no checkpoint in {self._folder.url} is whole: {'; '.join(rejected.values())}")
+        return None
+
+    def load(self, name: str) -> tuple[Checkpoint, dict[str, Any]]:
+        """A checkpoint by its name; runs no code from its files. Raises CheckpointError where it is not whole."""
+        import pickle
+
+        import torch
+
+        try:
+            checkpoint = Checkpoint(**json.loads(self._folder.read(f"{name}/{MANIFEST_FILE}")))
+            contents = {file: self._verified(name, file, sha256) for file, sha256 in checkpoint.files.items()}
+            state: dict[str, Any] = torch.load(io.BytesIO(contents[STATE_FILE]), map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise CheckpointError(f"{name} was never finished: {error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{name} is no checkpoint: {error}") from error
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{name}/{STATE_FILE} holds no training state: {error}") from error
+        return checkpoint, state
+
+    def clear(self) -> None:
+        """Remove all of it, once the training has ended well."""
+        self._folder.remove("")
+
+    def _verified(self, name: str, file: str, sha256: str) -> bytes:
+        import hashlib
+
+        content = self._folder.read(f"{name}/{file}")
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise CheckpointError(f"{name}/{file} has sha256 {found[:12]}..., it was written as {sha256[:12]}...")
+        return content
+
+    def _names(self) -> Sequence[str]:
+        """Oldest first, whole or not."""
+        return [name for name in self._folder.names() if name.startswith("epoch-")]
+
+    def _require_latest(self, attempt: int) -> None:
+        latest = self.last_attempt()
+        if latest > attempt:
+            raise SupersededError(
+                f"attempt {attempt} of the training in {self._folder.url} was overtaken by attempt {latest}: "
+                "the same command runs elsewhere; this one ends"
+            )

@@ -1,0 +1,31 @@
+"""connect(): to the cluster that trains."""
+
+import os
+
+
+def connect() -> None:
+    """Join the cluster at RAY_ADDRESS, or start one for this training: a bare ray.init() would join any that runs."""
+    own = "RAY_ADDRESS" not in os.environ
+    if own:
+        # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.
+        for name, value in (
+            ("RAY_AUTH_MODE", "disabled"),
+            ("RAY_USAGE_STATS_ENABLED", "0"),
+            ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
+        ):
+            os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    if own:
+        # Ray Train's actors ask the dashboard how each other does, and complain every few seconds where there is none.
+        ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
+            dashboard_host="127.0.0.1",
+            include_dashboard=True,
+            object_store_memory=150 * 2**20,
+        )
+    else:
+        ray.init(address=os.environ["RAY_ADDRESS"])

@@ -1,0 +1,51 @@
+"""Train in this process: alone, or as one of those that torchrun started."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+from training.launch.job import Compute, TrainJob
+from training.launch.stop import StopWhen, on_termination
+from training.launch.work import work
+from training.loop.training import Training
+from training.loop.worker import Worker
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all: it alone logs, evaluates and registers."""
+    return int(os.environ.get("RANK", "0")) == 0 or not is_under_torchrun()
+
+
+def train_here(job: TrainJob, compute: Compute) -> Training:
+    """fit() in this process. SIGTERM ends it between two steps, with all of it kept."""
+    asked = threading.Event()
+    with _workers() as worker, on_termination(asked.set):
+        return work(job, compute, worker, [StopWhen(asked.is_set)])
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[Worker]:
+    """This process among those of torchrun, connected with them; alone without it."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if not is_under_torchrun():
+        yield Worker(device="cuda" if gpu else "cpu")
+        return
+    rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if os.environ.get("MASTER_ADDR") in LOOPBACK:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # or Gloo looks for the host's name, which may be no address
+    if gpu:
+        torch.cuda.set_device(local_rank)
+    torch.distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield Worker(rank, world_size, f"cuda:{local_rank}" if gpu else "cpu")
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,102 @@
+"""What is to be trained, on what, and what comes of it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.recipe import Recipe, flatten
+from training.task import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.checkpoint.ledger import Recovery
+    from training.loop.losses import Loss
+    from training.loop.training import EpochRecord
+    from training.observe.breakdown import Breakdown
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is written down of a training beside its figures."""
+
+    samples: bool = False  # which rows each step read
+    profile: bool = False  # a trace of some steps by torch's profiler
+    tensorboard: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker needs to train. `make_loss` is called on the worker; it must be picklable.
+
+    `identity` says which training it is: one that was interrupted is gone on with by the job of the same identity.
+    """
+
+    recipe: Recipe
+    source: Source
+    tracking_uri: str
+    run_id: str
+    identity: str
+    make_loss: "Callable[[], Loss] | None" = None
+    observation: Observation = Observation()
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe.task.replace(':', '.').replace('/', '.')}-{self.identity[:12]}"
+
+
+def identity_of(recipe: Recipe, *parts: str) -> str:
+    """A hash of the recipe and of all else that makes a training what it is: its data, its teacher."""
+    described = json.dumps([{key: str(value) for key, value in flatten(recipe).items()}, *parts], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a training runs, on how much, and how often it is kept.
+
+    `storage` is a path or URL that every node can reach; a training's checkpoints lie there until it is registered.
+    With `min_workers` Ray Train goes on with fewer workers, down to so many, when nodes are lost, and with up to
+    `workers` when they are back.
+    """
+
+    workers: int = 1
+    min_workers: int | None = None
+    threads: int = 1  # of each worker
+    cpus: float = 1.0  # that Ray reserves for each worker: a share of the cluster, not a bound
+    local: bool = False  # in this process, without Ray
+    storage: str = ".tandem/train"
+    checkpoint_every_s: float = 60.0
+    checkpoint_every_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.threads < 1:
+            raise ValueError(f"{self.workers} workers of {self.threads} threads: there must be at least one of each")
+        if self.local and self.workers > 1:
+            raise ValueError(f"{self.workers} workers need Ray or torchrun: leave out --local, or train with one")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}: it must lie in 1..{self.workers}")
+        if not self.checkpoint_every_s > 0 or self.checkpoint_every_epochs < 1:
+            raise ValueError(
+                f"a checkpoint every {self.checkpoint_every_s} s and {self.checkpoint_every_epochs} epochs: "
+                "both must be above 0"
+            )
+
+    def folder(self, job: TrainJob) -> str:
+        """Where the training of `job` keeps its checkpoints and its ledger."""
+        return f"{self.storage.rstrip('/')}/{job.name}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    weights: "Mapping[str, Tensor]"
+    records: "tuple[EpochRecord, ...]"
+    recoveries: "tuple[Recovery, ...]" = ()
+    breakdown: "Breakdown | None" = None  # of the first worker, since it was last started
+
+
+class Interrupted(Exception):  # noqa: N818  # it is no error: the training stopped because it was asked to
+    """The training stopped between two steps, and everything is kept: the same command goes on with it."""

@@ -1,0 +1,153 @@
+"""Train on Ray Train's workers: the one door to Ray Train.
+
+Ray Train starts the workers, again when one was lost, and fewer or more where it may. Where a training goes on from is
+not its matter: each group of workers looks for the newest whole checkpoint itself.
+"""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from training.launch.cluster import connect
+from training.launch.job import Compute, Interrupted, TrainJob
+from training.launch.run_folder import RunFolder
+from training.launch.stop import StopWhen, on_termination
+from training.launch.work import work
+from training.loop.training import TrainingError
+from training.loop.worker import Worker
+
+MAX_RESTARTS = 3
+# Ray Train's defaults suit jobs of days: every 2 s it looks whether its workers live, every 5 s whether a node will go.
+SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    # Its own copy of what workers print would show every line twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+def train_on_ray(job: TrainJob, compute: Compute) -> None:
+    """fit() on workers of the cluster at RAY_ADDRESS, or of one started for it; what comes of it is in the run folder.
+
+    SIGTERM ends the training between two steps, as Interrupted. Raises TrainingError where training cannot go on or
+    its workers fail for good.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    connect()
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    folder = RunFolder(compute.folder(job))
+    # A name of its own each time: Ray Train would take up what it remembers of an earlier run of the same name.
+    name = f"{job.name}-{uuid.uuid4().hex[:8]}"
+    storage = compute.storage.rstrip("/")
+    workers = compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers)
+    gpus = _has_gpus(compute.min_workers or compute.workers)
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"job": job, "compute": compute},
+        scaling_config=ScalingConfig(
+            num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
+            use_gpu=gpus,
+            resources_per_worker={"CPU": compute.cpus, **({"GPU": 1.0} if gpus else {})},
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
+            name=name,
+            storage_path=f"{storage}/.ray-train",
+            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="WARNING"),  # the epochs' own lines say how it goes
+            callbacks=[_faults(compute.folder(job))],
+        ),
+    )
+    try:
+        with on_termination(folder.ask_to_stop):
+            _fit(trainer)
+    finally:
+        shutil.rmtree(f"{storage}/.ray-train/{name}", ignore_errors=True)
+    _require_finished(folder)
+
+
+def _require_finished(folder: RunFolder) -> None:
+    """Raises what the workers' last word was, where it was not that they finished."""
+    last = folder.ledger.events()[-1]
+    if last["kind"] == "stopped":
+        raise Interrupted(f"{last['cause']}; the same command goes on")
+    if last["kind"] == "failed":
+        raise TrainingError(last["cause"])
+
+
+def _fit(trainer: Any) -> None:
+    """`trainer.fit()`; raises TrainingError with the end of what its workers said when they failed."""
+    from ray.train import TrainingFailedError
+
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise TrainingError(f"the workers failed {MAX_RESTARTS + 1} times, at last with: {said[-1]}") from error
+
+
+def _faults(url: str) -> Any:
+    """What writes into the ledger, from Ray Train's controller, why a group of workers ended."""
+    from ray.train import UserCallback
+
+    class Faults(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            folder = RunFolder(url)
+            said = {rank: str(error).strip().splitlines() or [""] for rank, error in worker_exceptions.items()}
+            cause = "; ".join(f"worker {rank}: {lines[-1].strip()}" for rank, lines in sorted(said.items()))
+            folder.ledger.add("failed", folder.store.last_attempt(), cause=cause)
+
+    return Faults()
+
+
+def _ray_worker(config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    _quiet_ray_train()
+    # Beside replicas on the same machine: an epoch may take longer, a request may not.
+    os.nice(10)
+    job, compute = config["job"], config["compute"]
+    context = ray.train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
+    folder = RunFolder(compute.folder(job))
+    stop = [StopWhen(folder.is_asked_to_stop)] if worker.rank == 0 else []
+    try:
+        work(job, compute, worker, stop, is_urgent=_preemption_told())
+    except TrainingError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):
+            raise  # this worker alone: the others still wait for it
+        # All workers found the same and it would happen again: the ledger has it, and another start would not help.
+
+
+def _preemption_told() -> Callable[[], bool]:
+    """Whether Ray has announced that a node of this group will go.
+
+    `ray.train.get_preemption_info()` asks all workers at once, a round through the controller; what this worker was
+    told lies in its context.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    told = get_train_context().preemption_context
+    return lambda: told.preemption_info is not None
+
+
+def _quiet_ray_train() -> None:
+    """Every report and checkpoint would be told on the console; some of its loggers are named by their file's path."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("ray.train") or "/ray/train/" in name:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _has_gpus(workers: int) -> bool:
+    """Whether the cluster has a GPU for every worker; each then gets one. Asked for more, Ray would wait for ever."""
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0) >= workers)  # type: ignore[no-untyped-call]

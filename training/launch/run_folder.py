@@ -1,0 +1,92 @@
+"""RunFolder: where one training keeps its checkpoints, its ledger and its marks, from the first start to its end."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.checkpoint.folder import Folder
+from training.checkpoint.ledger import Ledger, Recovery, recoveries
+from training.checkpoint.store import CheckpointStore
+from training.observe.breakdown import Breakdown
+
+if TYPE_CHECKING:
+    from training.loop.worker import Worker
+
+RUN_FILE = "mlflow-run"
+STOP_FILE = "stop"
+LOG_FILE = "log.jsonl"
+TRACE_FILE = "trace.json"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a training: its number, and the state it goes on from (None: from the beginning)."""
+
+    number: int
+    state: dict[str, Any] | None = None
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
+class RunFolder:
+    def __init__(self, url: str) -> None:
+        self._folder = Folder(url)
+        self.store = CheckpointStore(self._folder.inner("checkpoints"))
+        self.ledger = Ledger(self._folder.inner("events"))
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder's path where it is one of a file system."""
+        return Path(self._folder.path("")) if self._folder.is_local else None
+
+    def begin_attempt(self, worker: "Worker") -> Attempt:
+        """Take the next number and find the newest whole checkpoint; the first worker does, the others are told."""
+        if worker.rank == 0:
+            self._folder.remove(STOP_FILE)
+            number, found = self.store.begin_attempt(), self.store.newest()
+            attempt = Attempt(number, found.state, found.rejected) if found else Attempt(number)
+            told = [(number, found.checkpoint.name if found else None)]
+        else:
+            told = [(0, None)]
+        if worker.world_size == 1:
+            return attempt
+        import torch
+
+        torch.distributed.broadcast_object_list(told, src=0)
+        if worker.rank == 0:
+            return attempt
+        number, name = told[0]
+        return Attempt(number, self.store.load(name)[1] if name else None)
+
+    def remember_run(self, run_id: str) -> None:
+        self._folder.write(RUN_FILE, run_id.encode())
+
+    def run_id(self) -> str | None:
+        """The MLflow run of an interrupted training."""
+        with contextlib.suppress(OSError):
+            return self._folder.read(RUN_FILE).decode()
+        return None
+
+    def ask_to_stop(self) -> None:
+        self._folder.write(STOP_FILE, b"")
+
+    def is_asked_to_stop(self) -> bool:
+        return STOP_FILE in self._folder.names()
+
+    def recoveries(self) -> tuple[Recovery, ...]:
+        return tuple(recoveries(self.ledger.events()))
+
+    def breakdown(self) -> Breakdown | None:
+        """Where the time of the attempt that finished went."""
+        finished = [event for event in self.ledger.events() if event["kind"] == "finished"]
+        return Breakdown(finished[-1]["seconds"]) if finished else None
+
+    def files(self) -> list[Path]:
+        """What was written down of the training, where the folder is one of a file system."""
+        local = self.local_path
+        return [path for name in (LOG_FILE, TRACE_FILE) if local and (path := local / name).exists()]
+
+    def clear(self) -> None:
+        """Remove all of it, once the training has ended well."""
+        self._folder.remove("")
