@@ -83,10 +83,11 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
 def test_an_onnx_file_is_served_by_one_command_that_ends_with_all_it_started(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    # Held, or the cluster that the command starts may choose the same port for one of its servers.
-    reservation = reserve_block(1)
+    # Held, or the cluster that the command starts may choose the same port for one of its servers. Its gRPC listens on
+    # the port 1,000 above: the last of a block, as the one above it then is, is nobody's choice.
+    reservation = reserve_block(200)
     request.addfinalizer(reservation.release)
-    port = reservation.first
+    port = reservation.first + 199
     command = [sys.executable, "-m", "apps.launcher.serve_onnx", str(tiny(tmp_path)), f"--port={port}", "--name=shapes"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     url = f"http://127.0.0.1:{port}/v2/models/shapes/infer"
