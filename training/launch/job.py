@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from training.checkpoint.ledger import Recovery
     from training.loop.losses import Loss
     from training.loop.training import EpochRecord
+    from training.loop.watcher import Watcher
+    from training.loop.worker import Worker
     from training.observe.breakdown import Breakdown
 
 
@@ -42,6 +44,8 @@ class TrainJob:
     identity: str
     make_loss: "Callable[[], Loss] | None" = None
     observation: Observation = Observation()
+    # Called on each worker, as make_loss is: what else looks on.
+    make_watchers: "Callable[[Worker], Sequence[Watcher]] | None" = None
 
     @property
     def name(self) -> str:

@@ -51,7 +51,11 @@ def work(
         return fit(
             job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
             loss=job.make_loss() if job.make_loss else None, worker=worker, start=attempt.state,
-            watchers=[*_watchers(job, compute, worker, folder, attempt, is_urgent), *more],
+            watchers=[
+                *_watchers(job, compute, worker, folder, attempt, is_urgent),
+                *(job.make_watchers(worker) if job.make_watchers else ()),
+                *more,
+            ],
         )  # fmt: skip
     except TrainingError as error:
         if worker.rank == 0:

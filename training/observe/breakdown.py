@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from training.observe.clock import PHASES, Phase
 
 # A share of the steps' time above which a phase other than computing is said to hold the training back.
-NOTABLE_SHARE = 0.10
+NOTABLE_SHARE = 0.15
 
 # What each phase is called when it does, and what helps.
 BOUNDS: Mapping[Phase, tuple[str, str]] = {

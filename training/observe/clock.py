@@ -39,6 +39,10 @@ class StepClock:
             self.seconds[source] -= seconds
             self.seconds[target] += seconds
 
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
     def skip(self) -> None:
         """Leave what has passed since the last mark out."""
         self._since = time.perf_counter()

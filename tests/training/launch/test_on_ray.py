@@ -16,7 +16,7 @@ from training.launch.on_ray import _fit, _has_gpus
 from training.loop.training import TrainingError
 from training.registry import Registry
 
-PROGRAM = "tests.training.launch.trainee"
+PROGRAM = "training.benchmark.trainee"
 
 
 def test_workers_that_fail_for_good_are_told_of_in_one_line() -> None:
@@ -81,7 +81,7 @@ def test_ray_workers_train_on_after_two_were_killed_and_the_driver_too(cluster: 
     assert third["cause"] == "killed: it ended without a word"
     assert all(recovery["seconds_to_next_step"] > 0 for recovery in (first, second, third))
     history = MlflowClient(registry.tracking_uri).get_metric_history(run.run_id, "val_loss")
-    assert {entry.step for entry in history} == {1, 2, 3, 4}
+    assert {entry.step for entry in history} == {1, 2, 3}
 
 
 @pytest.mark.cluster

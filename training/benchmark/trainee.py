@@ -1,22 +1,23 @@
-"""A training in a process of its own, which may be killed on the way: run by tests and by the recovery benchmark.
+"""A training in a process of its own, which may be killed on the way: for the recovery benchmark and for tests.
 
-`python -m tests.training.launch.trainee OUT --how here|ray ...` (or under torchrun) trains a toy and writes into OUT
+`python -m training.benchmark.trainee OUT --how here|ray ...` (or under torchrun) trains the digits and writes into OUT
 the weights, the epochs' records and the recoveries. With `--kill RANK:STEP,RANK:STEP,...` the n-th start of the
 training is ended by SIGKILL of that worker in the middle of that step, counted from where it started.
 """
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.toys import image_recipe
 from training.launch.here import is_first
 from training.launch.job import Compute, Observation, Trained, TrainJob
 from training.launch.run import run_training
@@ -25,12 +26,14 @@ from training.models.architecture import Architecture
 from training.recipe import Augmentation, Optimizer, Recipe
 from training.task import Source
 
+ROWS_A_STEP = 50
+
 
 @dataclasses.dataclass(frozen=True)
 class Killed:
     """Makes the usual loss; the n-th start is killed by `kills[n]`, (rank, step). `fallen` remembers how many were.
 
-    Each step takes `pause_s`, so that a signal from outside meets it in the middle.
+    Each step takes `pause_s` more, so that a signal from outside meets it in the middle.
     """
 
     fallen: Path
@@ -38,8 +41,6 @@ class Killed:
     pause_s: float = 0.0
 
     def __call__(self) -> Loss:
-        import time
-
         steps = 0
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         self.fallen.mkdir(parents=True, exist_ok=True)
@@ -58,14 +59,15 @@ class Killed:
         return loss
 
 
-def recipe(epochs: int = 4) -> Recipe:
+def recipe(epochs: int) -> Recipe:
     """All that a resume has to bring back: momentum, augmentation, dropout, running statistics, averaged weights."""
-    return dataclasses.replace(
-        image_recipe(),
-        architecture=Architecture("convnet", {"widths": [8], "dropout": 0.3}),
-        optimizer=Optimizer("sgd", lr=0.3),
-        augmentation=Augmentation(shift=0.25, flip=True),
-        ema_decay=0.7,
+    return Recipe(
+        task="digits",
+        architecture=Architecture("convnet", {"widths": [16, 32, 48], "dropout": 0.1}),
+        optimizer=Optimizer("adamw", lr=0.02),
+        augmentation=Augmentation(shift=0.1, rotate_degrees=5),
+        batch_size=ROWS_A_STEP,
+        ema_decay=0.8,
         epochs=epochs,
     )
 
@@ -79,18 +81,19 @@ def save(trained: Trained, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="training.benchmark.trainee")
     parser.add_argument("out", type=Path)
     parser.add_argument("--how", choices=["here", "ray"], default="here")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--min-workers", type=int)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--run-id", default="")
     parser.add_argument("--kill", default="")
     parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--checkpoint-every-s", type=float, default=1e9)
     arguments = parser.parse_args()
-    kills = tuple(tuple(map(int, kill.split(":"))) for kill in arguments.kill.split(",") if kill)
+    out = arguments.out.resolve()
+    kills = tuple((int(rank), int(step)) for rank, _, step in (kill.partition(":") for kill in _split(arguments.kill)))
     job = TrainJob(
         recipe(arguments.epochs),
         Source(),
@@ -98,23 +101,24 @@ def main() -> None:
         arguments.run_id,
         identity="trainee",
         observation=Observation(samples=True),
-        make_loss=Killed(arguments.out.resolve() / "fallen", kills, arguments.pause_s),
+        make_loss=Killed(out / "fallen", kills, arguments.pause_s),
     )
     compute = Compute(
         workers=arguments.workers,
         min_workers=arguments.min_workers,
         local=arguments.how == "here",
-        storage=str(arguments.out.resolve() / "storage"),
+        storage=str(out / "storage"),
         checkpoint_every_s=arguments.checkpoint_every_s,
     )
     trained = run_training(job, compute)
     if is_first():
-        save(trained, arguments.out)
+        save(trained, out)
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
 
 
 if __name__ == "__main__":
-    from tests.training.launch.trainee import (
-        main as imported,  # what workers unpickle is of the module, not of __main__
-    )
-
-    imported()
+    # Run the imported module's main, so that what workers unpickle is of its classes and not of __main__'s.
+    importlib.import_module("training.benchmark.trainee").main()
