@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.encoding import Encoder, Encoding, TensorSpec, TextEncoding, encoding_from_json
-from training.models.architecture import Architecture
+from training.models.architecture import Architecture, self_contained
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
@@ -121,6 +121,9 @@ def write_artifact(folder: Path, files: Mapping[str, bytes], **manifest: Any) ->
         for name, content in files.items():
             (scratch / name).write_bytes(content)
             hashes[name] = hashlib.sha256(content).hexdigest()
+        architecture = manifest["architecture"]
+        # A folder or a name that the model's shape was read from may be gone when the Artifact is loaded.
+        manifest["architecture"] = self_contained(architecture) if architecture else None
         made = Manifest(**manifest, files=hashes)
         _require_files(made)
         (scratch / MANIFEST_FILE).write_bytes(made.to_json())

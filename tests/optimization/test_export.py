@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optimization.export import ExportError, export_onnx
 from optimization.runner import onnx_session
+from tests.language_models import KINDS, language_params
 from tests.toys import IMAGES, TEXTS, VOCABULARY
 from training.encoding import Array, Encoding, output_spec
 from training.models.architecture import Architecture, build
@@ -21,6 +22,26 @@ MODELS: dict[str, tuple[Encoding, Architecture]] = {
     "resnet": (IMAGES, Architecture("resnet", {"widths": [4, 8]})),
     "dense": (IMAGES, Architecture("tests.toys:dense")),
     "lstm": (TEXTS, Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4, "dropout": 0.5})),
+    "rnn": (TEXTS, Architecture("rnn", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4})),
+    "gru": (TEXTS, Architecture("gru", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4, "layers": 2})),
+    "lstms": (
+        TEXTS,
+        Architecture(
+            "lstm", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4, "layers": 2, "pooling": "attention"}
+        ),
+    ),
+    "transformer": (TEXTS, Architecture("transformer", {"vocabulary": VOCABULARY, "width": 16})),
+    "sinusoidal": (
+        TEXTS,
+        Architecture(
+            "transformer",
+            {"vocabulary": VOCABULARY, "width": 16, "positions": "sinusoidal", "pooling": "attention"},
+        ),
+    ),
+    "resnet20": (IMAGES, Architecture("resnet20")),
+    "torchvision": (IMAGES, Architecture("torchvision/mobilenet_v3_small")),
+    "timm": (IMAGES, Architecture("timm/vit_tiny_patch16_224", {"size": 32, "depth": 1, "embed_dim": 24})),
+    **{kind: (TEXTS, Architecture("transformers", language_params(kind))) for kind in KINDS},
     "bag": (TEXTS, Architecture("bag_of_embeddings", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4})),
 }
 

@@ -1,13 +1,25 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from training.encoding import TextEncoding
-from training.models.text import Lstm, bag_of_embeddings, lstm
+from training.models.architecture import Architecture, build
+from training.models.text import bag_of_embeddings
 
 TEXT = TextEncoding(max_tokens=12, labels=("a", "b", "c"))
 LENGTHS = [7, 1, 12, 4]
+RECURRENT = {"vocabulary": 50, "embedding": 8, "hidden": 6, "dropout": 0.3}
+MODELS = {
+    "bag": Architecture("bag_of_embeddings", RECURRENT),
+    "rnn": Architecture("rnn", RECURRENT),
+    "lstm": Architecture("lstm", RECURRENT),
+    "gru": Architecture("gru", {**RECURRENT, "layers": 2, "pooling": "attention"}),
+    "one way": Architecture("gru", {**RECURRENT, "bidirectional": False, "wide": False, "pooling": "mean"}),
+    "transformer": Architecture("transformer", {"vocabulary": 50, "width": 16}),
+    "sinusoidal": Architecture(
+        "transformer", {"vocabulary": 50, "width": 16, "positions": "sinusoidal", "pooling": "attention"}
+    ),
+}
 
 
 @pytest.fixture
@@ -19,87 +31,63 @@ def tokens() -> Tensor:
     return batch
 
 
-def _model(make) -> nn.Module:
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    """With weights as large as trained ones, so that what is looked at makes a difference."""
     torch.manual_seed(1)
-    return make(TEXT, vocabulary=50, embedding=8, hidden=6, dropout=0.3).eval()
+    made = build(MODELS[request.param], TEXT)
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.mul_(2)
+    return made.eval()
 
 
-@pytest.mark.parametrize("make", [lstm, bag_of_embeddings])
-def test_padding_changes_no_answer(make, tokens: Tensor) -> None:
-    model = _model(make)
+def test_padding_changes_no_answer(model: nn.Module, tokens: Tensor) -> None:
     padded = torch.cat([tokens, torch.zeros(len(tokens), 9, dtype=torch.int64)], dim=1)
     torch.testing.assert_close(model(padded), model(tokens), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lstm, bag_of_embeddings])
-def test_a_text_is_answered_alone_as_in_company(make, tokens: Tensor) -> None:
-    model = _model(make)
+def test_a_text_is_answered_alone_as_in_company(model: nn.Module, tokens: Tensor) -> None:
     together = model(tokens)
     for row, length, logits in zip(tokens, LENGTHS, together, strict=True):
         torch.testing.assert_close(model(row[None, :length])[0], logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lstm, bag_of_embeddings])
-def test_a_text_without_tokens_gets_finite_logits(make) -> None:
-    assert torch.isfinite(_model(make)(torch.zeros(2, 5, dtype=torch.int64))).all()
+def test_texts_differ_in_their_answers(model: nn.Module, tokens: Tensor) -> None:
+    logits = model(tokens)
+    assert torch.pdist(logits).min() > 1e-3
 
 
-def test_states_agree_with_torchs_own_packed_bidirectional_lstm(tokens: Tensor) -> None:
-    model = _model(lstm)
-    assert isinstance(model, Lstm)
-    reference = nn.LSTM(8, 6, batch_first=True, bidirectional=True)
-    weights = dict(model.forward_lstm.named_parameters())
-    weights |= {f"{name}_reverse": value for name, value in model.backward_lstm.named_parameters()}
-    reference.load_state_dict(weights)
-    embedded = model.embedding(tokens)
-    packed = pack_padded_sequence(embedded, torch.tensor(LENGTHS), batch_first=True, enforce_sorted=False)
-    states, _ = pad_packed_sequence(reference(packed)[0], batch_first=True)
-    pooled = [
-        torch.cat([row[:length].amax(dim=0), row[:length].mean(dim=0)])
-        for row, length in zip(states, LENGTHS, strict=True)
-    ]
-    by_words = [
-        model.words_head(model.words(row[:length]).sum(dim=0) / length**0.5)
-        for row, length in zip(tokens, LENGTHS, strict=True)
-    ]
-    expected = model.head(torch.stack(pooled)) + torch.stack(by_words)
-    torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-5)
+def test_a_text_without_tokens_gets_finite_logits(model: nn.Module) -> None:
+    assert torch.isfinite(model(torch.zeros(2, 5, dtype=torch.int64))).all()
 
 
-@pytest.mark.parametrize("silenced", ["forward_lstm", "backward_lstm"])
-def test_both_directions_read_the_order_of_the_text(tokens: Tensor, silenced: str) -> None:
-    model = _model(lstm)
-    for parameter in getattr(model, silenced).parameters():
-        nn.init.zeros_(parameter)
-    nn.init.normal_(model.embedding.weight)  # as large as trained ones
-    row = tokens[2:3]
-    swapped = row.clone()
-    swapped[0, [0, 5]] = row[0, [5, 0]]
-    assert (model(row) - model(swapped)).abs().max() > 1e-4
+def test_a_text_longer_than_the_encoding_says_gets_finite_logits(model: nn.Module) -> None:
+    assert torch.isfinite(model(torch.full((2, 40), 7))).all()
 
 
-def test_the_words_alone_are_answered_whatever_their_order(tokens: Tensor) -> None:
-    model = _model(lstm)
-    assert isinstance(model, Lstm)
-    nn.init.zeros_(model.head.weight)
-    row = tokens[2:3]
-    torch.testing.assert_close(model(row.flip(1)), model(row))
-    other = row.clone()
-    other[0, 3] = 49 if row[0, 3] != 49 else 48
-    assert (model(row) - model(other)).abs().max() > 1e-5
-
-
-@pytest.mark.parametrize("table", ["embedding", "words"])
-def test_padding_is_never_trained(tokens: Tensor, table: str) -> None:
-    model = _model(lstm).train()
+def test_padding_is_never_trained(model: nn.Module, tokens: Tensor) -> None:
+    model.train()
     model(tokens).square().sum().backward()
-    weight = getattr(model, table).weight
-    assert not weight[0].any()
-    assert not weight.grad[0].any()
-    assert weight.grad[tokens[0, 0]].any()
+    tables = [part.weight for part in model.modules() if isinstance(part, nn.Embedding) and part.padding_idx == 0]
+    assert tables
+    for weight in tables:
+        assert not weight[0].any()
+        assert not weight.grad[0].any()
+        assert weight.grad[tokens[0, 0]].any()
 
 
 def test_a_bag_of_embeddings_knows_no_order(tokens: Tensor) -> None:
-    model = _model(bag_of_embeddings)
+    torch.manual_seed(1)
+    model = bag_of_embeddings(TEXT, vocabulary=50, embedding=8, hidden=6).eval()
     row = tokens[2:3]
     torch.testing.assert_close(model(row.flip(1)), model(row))
+
+
+def test_a_step_in_bfloat16_has_finite_gradients(model: nn.Module, tokens: Tensor) -> None:
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(tokens)
+    logits.float().square().sum().backward()
+    gradients = [weights.grad for weights in model.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from training.encoding import ImageEncoding
-from training.models.vision import Scale, convnet, resnet
+from training.models.vision import Normalize, Scale, convnet, resnet
 
 COLOUR = ImageEncoding(height=12, width=20, channels=3, labels=("a", "b", "c", "d"))
 
@@ -12,6 +12,26 @@ def test_pixels_are_scaled_around_zero() -> None:
     scaled = Scale()(torch.tensor([0, 64, 255], dtype=torch.uint8))
     assert scaled.dtype == torch.float32
     assert scaled.tolist() == pytest.approx([-1.9921875, -0.9921875, 1.9921875])
+
+
+def test_pixels_are_normalized_by_channel() -> None:
+    images_BCHW = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
+    normalized = Normalize(3, mean=[0.5, 0.2, 0.0], std=[0.5, 1.0, 0.25])(images_BCHW)
+    assert normalized.flatten().tolist() == pytest.approx([-1.0, 0.0, 4.0])
+    assert Normalize(3, mean=[0.2], std=[0.1])(images_BCHW).flatten().tolist() == pytest.approx([-2.0, 0.0, 8.0])
+
+
+def test_the_numbers_that_pixels_are_normalized_by_are_no_weights() -> None:
+    assert Normalize(1, [0.5], [0.2]).state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [([0.5, 0.5], [0.2], "mean is .* one for each of 3 channels"), ([0.5], [0.0], "each must be above 0")],
+)
+def test_numbers_that_cannot_normalize_are_refused(mean: list[float], std: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Normalize(3, mean, std)
 
 
 @pytest.mark.parametrize("make", [convnet, resnet])
