@@ -196,6 +196,14 @@ class Encoder:
                 raise PayloadError(f"text {text[:40]!r} holds no token; send at least one word")
         return tokens
 
+    def decode_texts(self, tokens_BL: Array) -> list[str]:
+        """Padded token ids -> texts to read: what the tokenizer cleaned away is gone, word pieces may stand apart."""
+        if not isinstance(self.encoding, TextEncoding):
+            raise ValueError(f"an Encoding of kind {self.encoding.kind!r} has no texts to decode")
+        pad = self.encoding.pad_id
+        texts: list[str] = self._tokenizer.decode_batch([row[row != pad].tolist() for row in tokens_BL])
+        return texts
+
     def collate(self, arrays: Sequence[Array]) -> Array:
         """Arrays of single payloads -> one batch [B, ...]; texts are padded to the longest."""
         if isinstance(self.encoding, ImageEncoding):

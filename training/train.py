@@ -11,14 +11,16 @@ from typing import Any
 
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
+from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
 from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
 from training.loop.training import TrainingError
+from training.module import load_module, predictor
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
-from training.registry import Registry, Run, Version
+from training.registry import Registry, Version
 from training.task import Source, Task, load_task
 
 CANDIDATE = "candidate"
@@ -54,8 +56,10 @@ def train(
         trained = run_training(dataclasses.replace(job, run_id=run.run_id), compute)
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(Path(scratch) / "teacher", "teacher", recipe, task, trained, parent=None)
-            figures = evaluate_and_log(task, artifact, trained, run, f"{task.name} teacher by recipe {reference}")
-            tags = version_tags(reference, source, task, artifact) | {"tandem.val_accuracy": f"{figures:.4f}"}
+            predict = predictor(load_module(artifact))
+            title = f"{task.name} teacher by recipe {reference}"
+            accuracy = evaluate_and_log(task, predict, trained.records, run, title)
+            tags = version_tags(reference, source, task, artifact) | {"tandem.val_accuracy": f"{accuracy:.4f}"}
             version = registry.publish(task.name, artifact.folder, run, tags)
         run.log_files(kept.files())
         registry.promote(version.name, version.number, CANDIDATE)
@@ -101,38 +105,6 @@ def write_torch_artifact(
         architecture=recipe.architecture,
         parent=parent,
     )
-
-
-def evaluate_and_log(task: Task, artifact: Artifact, trained: Trained, run: Run, title: str) -> float:
-    """Log the report page and plots of the val split, and the report split's accuracy; returns val accuracy."""
-    from training.evaluation import plots
-    from training.evaluation.scores import evaluate, predict_in_batches
-    from training.module import load_module, predictor
-
-    predict = predictor(load_module(artifact))
-    names = list(task.encoding.labels)
-    val, report = task.splits["val"], task.splits["report"]
-    logits_BC = predict_in_batches(predict, val.inputs)
-    evaluation = evaluate(logits_BC, val.labels, names)
-    published = evaluate(predict_in_batches(predict, report.inputs), report.labels, names)
-    figures = {
-        "curves": plots.curves(trained.records),
-        "confusion": plots.confusion(evaluation, names),
-        "reliability": plots.reliability(logits_BC, val.labels),
-        "per_class": plots.per_class(evaluation, names),
-    }
-    run.log_figures(figures)
-    run.log_metrics({f"val/{key}": value for key, value in evaluation.metrics().items()})
-    run.log_metrics({f"report/{key}": value for key, value in published.metrics().items()})
-    facts = {
-        "task": task.name,
-        "split": f"val, {len(val)} rows",
-        "accuracy on the report split": f"{published.accuracy:.2%} of {len(report)} rows",
-        "epochs": str(len(trained.records)),
-    }
-    run.log_text(plots.training_report(title, facts, evaluation, names, figures), "report.html")
-    print(f"val accuracy {evaluation.accuracy:.2%}, report accuracy {published.accuracy:.2%}", flush=True)
-    return evaluation.accuracy
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
-"""Plots of a training run, as matplotlib Figures (drawn off screen), and its report as one HTML page."""
+"""Plots of a training and of scores, as matplotlib Figures (drawn off screen), and the look that all plots share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from training.encoding import Array
-from training.evaluation.page import facts_html, figure_html, page, section, table_html
 from training.evaluation.scores import Evaluation, reliability_bins
 
 if TYPE_CHECKING:
@@ -15,14 +14,11 @@ if TYPE_CHECKING:
 
 # Blue and orange stay apart for colour-blind readers and in grey print.
 FIRST, SECOND, MUTED = "#1f5fa8", "#d9730d", "#8a93a0"
+WORST = "#b3261e"
 # Above this many classes cell counts no longer fit, and the bars of a class table grow too thin to name.
 MAX_COUNTED_CLASSES = 20
-CAPTIONS = {
-    "curves": "Training by epoch. The ring marks the epoch with the best validation accuracy, whose weights were kept.",
-    "confusion": "Rows are true classes, columns answers. Colour is the share of the true class, cells count rows.",
-    "reliability": "A calibrated model is right as often as it is confident: bars on the diagonal, no gap.",
-    "per_class": "Precision: how many of the answers of a class were right. Recall: how many of its rows were found.",
-}
+# Longer names are cut: an axis has no room for more.
+MAX_NAME = 18
 
 
 class Epoch(Protocol):
@@ -70,7 +66,7 @@ def curves(epochs: Sequence[Epoch]) -> "Figure":
 
     if not epochs:
         raise ValueError("there are no epochs to draw")
-    figure = new_figure(10, 6.4)
+    figure = new_figure(9, 5.8)
     axes = figure.subplots(2, 2)
     steps = [record.epoch for record in epochs]
     marker = "o" if len(epochs) < 25 else None
@@ -102,40 +98,55 @@ def curves(epochs: Sequence[Epoch]) -> "Figure":
     return figure
 
 
+def short(name: str) -> str:
+    """A class name as an axis has room for."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
 def confusion(evaluation: Evaluation, class_names: Sequence[str]) -> "Figure":
-    """Confusion matrix: coloured by the share of each true class, so that rare classes show; cells hold counts."""
+    """Confusion matrix: coloured by the share of each true class, so that rare classes show; cells hold counts.
+
+    Of many classes only those are shown that take part in most errors.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
     counts_CC = np.array(evaluation.confusion)
     shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
-    classes = len(class_names)
-    side = min(12.0, 3.4 + 0.48 * classes)
-    figure = new_figure(side, side * 0.86)
+    shown = most_confused(counts_CC)
+    counts_SS, shares_SS = counts_CC[np.ix_(shown, shown)], shares_CC[np.ix_(shown, shown)]
+    names = [short(class_names[i]) for i in shown]
+    side = min(8.0, 1.8 + 0.36 * len(names))
+    figure = new_figure(side, side * 0.95)
     axes = figure.subplots()
-    # Errors are few beside what is right: the root brings them out.
-    image = axes.imshow(shares_CC**0.5, cmap="Blues", vmin=0, vmax=1)
-    plain(axes, f"Confusion on {evaluation.rows:,} rows", "predicted", "true")
+    # Errors are few beside what is right: the root brings them out. What is empty shows the page behind it.
+    blues = LinearSegmentedColormap.from_list("blues", [(0.12, 0.37, 0.66, 0.0), (0.12, 0.37, 0.66, 1.0)])
+    axes.imshow(shares_SS**0.5, cmap=blues, vmin=0, vmax=1)
+    part = "" if len(names) == len(class_names) else f", the {len(names)} most confused of {len(class_names)} classes"
+    plain(axes, f"Confusion on {evaluation.rows:,} rows{part}", "answered", "true")
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    ticks = list(range(0, classes, 1 if classes <= 2 * MAX_COUNTED_CLASSES else classes // 20))
-    long_names = max(len(name) for name in class_names) > 3
-    axes.set_xticks(ticks, [class_names[i] for i in ticks], rotation=45 if long_names else 0)
+    long_names = max(len(name) for name in names) > 3
+    axes.set_xticks(range(len(names)), names, rotation=45 if long_names else 0)
     if long_names:
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [class_names[i] for i in ticks])
-    if classes <= MAX_COUNTED_CLASSES:
-        for i, j in np.argwhere(counts_CC > 0):
-            dark = shares_CC[i, j] ** 0.5 > 0.55
-            axes.text(
-                j, i, f"{counts_CC[i, j]}", ha="center", va="center", fontsize=8, color="white" if dark else "#27303c"
-            )
-    bar = figure.colorbar(image, ax=axes, shrink=0.75, label="share of the true class")
-    levels = (0, 0.01, 0.05, 0.2, 0.5, 1.0)
-    bar.set_ticks([level**0.5 for level in levels], labels=[f"{level:.0%}" for level in levels])
-    bar.outline.set_visible(False)
+    axes.set_yticks(range(len(names)), names)
+    for i, j in np.argwhere(counts_SS > 0):
+        dark = shares_SS[i, j] ** 0.5 > 0.55
+        axes.text(j, i, f"{counts_SS[i, j]}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     return figure
 
 
-def reliability(logits_BC: Array, labels_B: Array, temperature: float = 1.0) -> "Figure":
+def most_confused(counts_CC: Array, most: int = MAX_COUNTED_CLASSES) -> list[int]:
+    """The classes with the most wrong answers, given or received, in their own order; all, where there are few."""
+    if len(counts_CC) <= most:
+        return list(range(len(counts_CC)))
+    errors_CC = counts_CC - np.diag(np.diag(counts_CC))
+    errors_C = errors_CC.sum(axis=0) + errors_CC.sum(axis=1)
+    return sorted(int(i) for i in np.argsort(-errors_C, kind="stable")[:most])
+
+
+def reliability(logits_BC: Array, labels_B: Array, temperature: float = 1.0, title: str = "Reliability") -> "Figure":
     """Accuracy by confidence, the gap to it, and how confidences are spread; logits are divided by `temperature`."""
     from matplotlib.ticker import PercentFormatter
 
@@ -143,7 +154,7 @@ def reliability(logits_BC: Array, labels_B: Array, temperature: float = 1.0) -> 
     held = binned.counts > 0
     left, width = binned.edges[:-1], np.diff(binned.edges)
     centre = left + width / 2
-    figure = new_figure(6.2, 6.6)
+    figure = new_figure(5.2, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     accuracy, confidence = binned.accuracy[held], binned.confidence[held]
     upper.bar(centre[held], accuracy, width[held] * 0.94, color="#7ba3d0", label="accuracy")
@@ -161,8 +172,8 @@ def reliability(logits_BC: Array, labels_B: Array, temperature: float = 1.0) -> 
     upper.plot([0, 1], [0, 1], color="#444b55", linestyle="--", linewidth=1, label="perfect calibration")
     upper.set_ylim(0, 1.02)
     upper.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    plain(upper, f"Reliability, expected calibration error {binned.ece:.2%}", y_label="accuracy")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    plain(upper, f"{title}: calibration error {binned.ece:.2%}", y_label="accuracy")
     lower.bar(centre, binned.counts / binned.counts.sum(), width * 0.94, color=MUTED)
     lower.yaxis.set_major_formatter(PercentFormatter(1.0))
     lower.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -178,7 +189,7 @@ def per_class(evaluation: Evaluation, class_names: Sequence[str]) -> "Figure":
     order = sorted(range(len(class_names)), key=lambda i: evaluation.classes[i].f1, reverse=True)
     shown = order[-2 * MAX_COUNTED_CLASSES :]
     scores = [evaluation.classes[i] for i in shown]
-    figure = new_figure(8, 1.6 + 0.3 * len(shown))
+    figure = new_figure(5.6, 1.6 + 0.3 * len(shown))
     axes = figure.subplots()
     rows = np.arange(len(shown))
     lowest = min(min(score.precision, score.recall, score.f1) for score in scores)
@@ -188,66 +199,13 @@ def per_class(evaluation: Evaluation, class_names: Sequence[str]) -> "Figure":
         [score.precision for score in scores], rows, marker="s", color=FIRST, s=30, label="precision", zorder=2
     )
     axes.scatter([score.recall for score in scores], rows, marker="o", color=SECOND, s=34, label="recall", zorder=3)
-    axes.scatter([score.f1 for score in scores], rows, marker="|", color="#27303c", s=110, label="F1", zorder=4)
-    axes.set_yticks(rows, [f"{class_names[i]}  ({evaluation.classes[i].support:,})" for i in shown])
+    axes.scatter([score.f1 for score in scores], rows, marker="|", color="black", s=110, label="F1", zorder=4)
+    axes.set_yticks(rows, [f"{short(class_names[i])}  ({evaluation.classes[i].support:,})" for i in shown])
     axes.set_ylim(-0.7, len(shown) - 0.3)
     floor = max(0.0, np.floor(lowest * 20 - 0.5) / 20)
     axes.set_xlim(floor, 1 + (1 - floor) * 0.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     title = "Scores by class, the weakest first" if len(shown) == len(order) else f"The {len(shown)} weakest classes"
     plain(axes, title, "score (rows of the class in brackets)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
-
-
-def training_report(
-    title: str,
-    facts: Mapping[str, str],
-    evaluation: Evaluation,
-    class_names: Sequence[str],
-    figures: Mapping[str, "Figure"],
-) -> str:
-    """One HTML page that needs no other file: the facts of the run, its scores, and its figures by name."""
-    low, high = evaluation.interval
-    tiles = {
-        "Accuracy": f"{evaluation.accuracy:.2%}",
-        "95 % interval": f"{low:.1%} to {high:.1%}",
-        "Macro F1": f"{evaluation.macro_f1:.2%}",
-        "Calibration error": f"{evaluation.ece:.2%}",
-        "Log loss": f"{evaluation.log_loss:.4f}",
-        "Rows": f"{evaluation.rows:,}",
-    }
-    classes = table_html(
-        ("Class", "Precision", "Recall", "F1", "Rows"),
-        [
-            (score.label, f"{score.precision:.2%}", f"{score.recall:.2%}", f"{score.f1:.2%}", f"{score.support:,}")
-            for score in evaluation.classes
-        ],
-    )
-    return page(
-        title,
-        tiles,
-        [
-            section("The run", facts_html(facts)),
-            *(section("", figure_html(figure, CAPTIONS.get(name, name))) for name, figure in figures.items()),
-            section("Most frequent confusions", _confusions_html(evaluation, class_names)),
-            section("Classes", classes),
-        ],
-    )
-
-
-def _confusions_html(evaluation: Evaluation, class_names: Sequence[str], most: int = 8) -> str:
-    errors_CC = np.array(evaluation.confusion)
-    np.fill_diagonal(errors_CC, 0)
-    order = np.argsort(-errors_CC, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(k), len(class_names)) for k in order if errors_CC.flat[k]]
-    if not pairs:
-        return "<p>Every row was answered right.</p>"
-    supports = [score.support for score in evaluation.classes]
-    return table_html(
-        ("True", "Answered", "Rows", "Share of the true class"),
-        [
-            (class_names[i], class_names[j], f"{errors_CC[i, j]:,}", f"{errors_CC[i, j] / supports[i]:.2%}")
-            for i, j in pairs
-        ],
-    )

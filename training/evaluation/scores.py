@@ -13,17 +13,31 @@ from numpy.typing import NDArray
 from training.encoding import Array, softmax
 
 RELIABILITY_BINS = 15
+TOP_K = (2, 3, 5)
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Scores of one class; precision, recall and F1 are 0 where their denominator is 0."""
+    """Scores of one class; precision, recall and F1 are 0 where their denominator is 0.
+
+    `recall_interval` is exact, at 95 %; without a row of the class it is (0, 1).
+    """
 
     label: str
     precision: float
     recall: float
+    recall_interval: tuple[float, float]
     f1: float
     support: int
+
+
+@dataclass(frozen=True)
+class TopK:
+    """How often the true class is among the `k` most probable ones, with its exact 95 % interval."""
+
+    k: int
+    accuracy: float
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -31,17 +45,22 @@ class Evaluation:
     """Scores of one model on one set of rows.
 
     `interval` is the exact (Clopper-Pearson) 95 % interval of accuracy; `confusion[i][j]` counts the
-    rows of class i that were answered j; macro scores weigh every class alike.
+    rows of class i that were answered j; macro scores weigh every class alike. `top_k` holds no k that every
+    answer would satisfy. `brier` is the squared distance of the probabilities to the truth, summed over the
+    classes (Brier 1950: 0 at best, 2 at worst).
     """
 
     rows: int
     accuracy: float
     interval: tuple[float, float]
+    top_k: tuple[TopK, ...]
     macro_precision: float
     macro_recall: float
     macro_f1: float
     ece: float
     log_loss: float
+    brier: float
+    mean_confidence: float
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
 
@@ -60,6 +79,9 @@ class Evaluation:
             "macro_f1": self.macro_f1,
             "ece": self.ece,
             "log_loss": self.log_loss,
+            "brier": self.brier,
+            "mean_confidence": self.mean_confidence,
+            **{f"top{top.k}_accuracy": top.accuracy for top in self.top_k},
         }
 
 
@@ -108,26 +130,48 @@ def evaluate(logits_BC: Array, labels_B: Array, class_names: Sequence[str]) -> E
     precision_C, recall_C, f1_C, support_C = precision_recall_fscore_support(
         labels_B, predicted_B, labels=present, zero_division=0.0
     )
+    confusion_CC = confusion_matrix(labels_B, predicted_B, labels=present)
     rows = len(labels_B)
     correct = int((predicted_B == labels_B).sum())
     log_probabilities_BC = log_softmax(logits_BC.astype(np.float64), axis=1)
+    distance_BC = np.exp(log_probabilities_BC)
+    mean_confidence = float(distance_BC.max(axis=1).mean())
+    distance_BC[np.arange(rows), labels_B] -= 1
     return Evaluation(
         rows=rows,
         accuracy=correct / rows,
         interval=clopper_pearson(correct, rows),
+        top_k=top_k_accuracy(logits_BC, labels_B),
         macro_precision=float(precision_C.mean()),
         macro_recall=float(recall_C.mean()),
         macro_f1=float(f1_C.mean()),
         ece=reliability_bins(logits_BC, labels_B).ece,
         log_loss=float(-log_probabilities_BC[np.arange(rows), labels_B].mean()),
+        brier=float((distance_BC**2).sum(axis=1).mean()),
+        mean_confidence=mean_confidence,
         classes=tuple(
-            ClassScore(name, float(precision_C[i]), float(recall_C[i]), float(f1_C[i]), int(support_C[i]))
+            ClassScore(
+                label=name,
+                precision=float(precision_C[i]),
+                recall=float(recall_C[i]),
+                recall_interval=clopper_pearson(int(confusion_CC[i, i]), int(support_C[i])),
+                f1=float(f1_C[i]),
+                support=int(support_C[i]),
+            )
             for i, name in enumerate(class_names)
         ),
-        confusion=tuple(
-            tuple(int(count) for count in row) for row in confusion_matrix(labels_B, predicted_B, labels=present)
-        ),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion_CC),
     )
+
+
+def top_k_accuracy(logits_BC: Array, labels_B: Array) -> tuple[TopK, ...]:
+    """For each k of TOP_K below the number of classes; of equal logits the lower class counts as the more probable."""
+    rows, classes = logits_BC.shape
+    own_B1 = logits_BC[np.arange(rows), labels_B][:, None]
+    before_BC = (logits_BC > own_B1) | ((logits_BC == own_B1) & (np.arange(classes) < labels_B[:, None]))
+    rank_B = before_BC.sum(axis=1)
+    found = [(k, int((rank_B < k).sum())) for k in TOP_K if k < classes]
+    return tuple(TopK(k, hits / rows, clopper_pearson(hits, rows)) for k, hits in found)
 
 
 def reliability_bins(logits_BC: Array, labels_B: Array, bins: int = RELIABILITY_BINS) -> Reliability:
@@ -149,9 +193,11 @@ def reliability_bins(logits_BC: Array, labels_B: Array, bins: int = RELIABILITY_
 
 
 def clopper_pearson(successes: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a proportion (Clopper and Pearson, 1934)."""
+    """The exact two-sided interval of a proportion (Clopper and Pearson, 1934); (0, 1) without rows."""
     from scipy.stats import binomtest
 
+    if not rows:
+        return 0.0, 1.0
     interval = binomtest(successes, rows).proportion_ci(confidence_level=confidence, method="exact")
     return float(interval.low), float(interval.high)
 
