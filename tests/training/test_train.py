@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -81,11 +82,14 @@ def test_a_run_holds_parameters_curves_and_report(registry: Registry, version: V
     assert run.data.metrics["val/accuracy"] == pytest.approx(float(version.tags["tandem.val_accuracy"]), abs=1e-4)
     assert run.data.metrics["report/accuracy"] > 0.9
     assert "report.html" in _artifacts(registry, version.run_id)
-    plots = {f"plots/{name}.png" for name in ("curves", "confusion", "reliability", "per_class")}
-    assert _artifacts(registry, version.run_id, "plots") == plots
+    plots = {f"plots/{name}.png" for name in ("curves", "confusion", "reliability", "per_class", "roc", "coverage")}
+    assert plots <= _artifacts(registry, version.run_id, "plots")
     page = registry.read_artifact(version.run_id, "report.html").decode()
-    assert "toy_images" in page
-    assert "data:image/png" in page
+    assert "toy_images teacher by recipe" in page
+    assert "Is it good?" in page and "<h2>The training</h2>" in page
+    found = json.loads(registry.read_artifact(version.run_id, "evaluation.json"))
+    assert found["evaluation"]["accuracy"] == pytest.approx(run.data.metrics["val/accuracy"])
+    assert found["robustness"] is None
 
 
 def test_a_diverged_training_registers_nothing(registry: Registry, version: Version) -> None:
@@ -109,7 +113,7 @@ def test_a_report_that_fails_registers_nothing(
         raise OSError("no room for the report")
 
     before = _runs(registry)
-    monkeypatch.setattr("training.evaluation.plots.training_report", broken)
+    monkeypatch.setattr("training.evaluation.closing.make_report", broken)
     with pytest.raises(OSError, match="no room"):
         train(REFERENCE, dataclasses.replace(image_recipe(), epochs=1), Source(), registry, HERE)
     assert [status for run_id, status in _runs(registry).items() if run_id not in before] == ["FAILED"]

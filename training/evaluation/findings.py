@@ -38,11 +38,15 @@ Predict = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Seen:
-    """Accuracy on rows of the train split, as they are (not augmented), with its exact 95 % interval."""
+    """Accuracy on rows of the train split, as they are (not augmented), with its exact 95 % interval.
+
+    `p_value` is of Fisher's exact test that it is no better on them than on the rows that are evaluated.
+    """
 
     rows: int
     accuracy: float
     interval: tuple[float, float]
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def examine(
         slices=score_slices(answers_B == split.labels, groups),
         examples=worst_examples(logits_BC, split.labels, names, EXAMPLES),
         doubtful=int(doubtful_rows(logits_BC, split.labels).sum()),
-        seen=_seen(predict, task.splits["train"]),
+        seen=_seen(predict, task.splits["train"], answers_B == split.labels),
         robustness=measure_robustness(predict, task, split, corruption_rows, track=track) if corruption_rows else None,
         logits=logits_BC,
         labels=split.labels,
@@ -167,10 +171,14 @@ def _temperature(predict: Predict, task: Task, split_name: SplitName) -> float |
     return fit_temperature(predict_in_batches(predict, fitting.inputs), fitting.labels)
 
 
-def _seen(predict: Predict, train: Split) -> Seen:
+def _seen(predict: Predict, train: Split, correct_B: NDArray[np.bool_]) -> Seen:
+    from scipy.stats import hypergeom
+
     some = _some(train)
     right = int((predict_in_batches(predict, some.inputs).argmax(axis=1) == some.labels).sum())
-    return Seen(len(some), right / len(some), clopper_pearson(right, len(some)))
+    new, new_right = len(correct_B), int(correct_B.sum())
+    p_value = hypergeom.cdf(new_right, len(some) + new, right + new_right, new)
+    return Seen(len(some), right / len(some), clopper_pearson(right, len(some)), float(p_value))
 
 
 def _some(split: Split) -> Split:

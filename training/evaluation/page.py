@@ -30,8 +30,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 section { padding: 18px 20px; margin: 16px 0 }
 .scroll { overflow-x: auto }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px }
-.tile b { display: block; font-size: 18px; font-weight: 650; overflow-wrap: anywhere }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px }
+.tile b { display: block; font-size: 17px; font-weight: 650; overflow-wrap: anywhere }
 .tile span { color: var(--soft); font-size: 13px }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 22px; margin: 0 }
 dt { color: var(--soft) }

@@ -194,12 +194,12 @@ def reliability_bins(logits_BC: Array, labels_B: Array, bins: int = RELIABILITY_
 
 def clopper_pearson(successes: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact two-sided interval of a proportion (Clopper and Pearson, 1934); (0, 1) without rows."""
-    from scipy.stats import binomtest
+    from scipy.stats import beta
 
-    if not rows:
-        return 0.0, 1.0
-    interval = binomtest(successes, rows).proportion_ci(confidence_level=confidence, method="exact")
-    return float(interval.low), float(interval.high)
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, successes, rows - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - tail, successes + 1, rows - successes) if successes < rows else 1.0
+    return float(low), float(high)
 
 
 def check_logits(logits_BC: Array, labels_B: Array) -> None:

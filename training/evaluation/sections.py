@@ -122,10 +122,10 @@ def examples_html(findings: Findings, task: Task) -> str:
         )
     texts = task.encoder().decode_texts(inputs[[one.row for one in findings.examples]])
     rows = [
-        (one.truth, f"{one.answer}, {_said(one)}", text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")
+        (f"{one.truth} → {one.answer}", _said(one), text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")
         for one, text in zip(findings.examples, texts, strict=True)
     ]
-    return lead + table_html(("True", "Answered", "Text, as the tokenizer keeps it"), rows, text=True)
+    return lead + table_html(("True → answered", "How sure", "Text, as the tokenizer keeps it"), rows, text=True)
 
 
 def _said(example: Example) -> str:
@@ -182,12 +182,13 @@ def robustness_sections(findings: Findings, task: Task, drawn: Drawn) -> list[st
 
 def confidence_html(findings: Findings, drawn: Drawn) -> str:
     found = findings.confidence
-    gap = found.gap_interval
+    gap, spread = found.gap_interval, ""
+    if findings.errors:  # rows without an error resample to rows without one: such an interval would say nothing
+        spread = f" ({gap.low * 100:+.2f} to {gap.high * 100:+.2f}, {gap.resamples:,} resamples)"
     scores = findings.evaluation
     facts = {
         "Mean confidence": f"{percent(scores.mean_confidence)}, accuracy {percent(scores.accuracy)}",
-        "Gap between the two": f"{found.gap * 100:+.2f} points ({gap.low * 100:+.2f} to {gap.high * 100:+.2f}, "
-        f"{gap.resamples:,} resamples)",
+        "Gap between the two": f"{found.gap * 100:+.2f} points{spread}",
         "Expected calibration error": f"{found.ece:.2%}; by chance alone up to {found.ece_by_chance:.2%}",
         "Log loss": f"{scores.log_loss:.4f} ({findings.log_loss_interval.low:.4f} to "
         f"{findings.log_loss_interval.high:.4f})",
@@ -223,10 +224,9 @@ def ranking_sections(findings: Findings, drawn: Drawn) -> list[str]:
     heading = "Each class against the rest"
     if not found.classes:
         return [section(heading, text_html("ROC and precision-recall are not defined: there is but one class here."))]
-    interval = found.auc_interval
-    words = (
-        "" if interval is None else f" ({interval.low:.4f} to {interval.high:.4f}, {interval.resamples:,} resamples)"
-    )
+    interval, words = found.auc_interval, ""
+    if interval is not None and findings.errors:
+        words = f" ({interval.low:.4f} to {interval.high:.4f}, {interval.resamples:,} resamples)"
     lead = f"Mean AUC {found.macro_auc:.4f}{words}; mean average precision {found.macro_average_precision:.4f}."
     if found.undefined:
         lead += f" Not defined for {', '.join(found.undefined[:10])}: no rows here."

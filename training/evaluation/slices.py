@@ -139,5 +139,5 @@ def _thirds(values_B: NDArray[np.float64], names: Sequence[str], unit: str) -> d
     return {
         f"{names[0]} ({unit} up to {low:.4g})": values_B <= low,
         f"{names[1]} ({unit} up to {high:.4g})": (values_B > low) & (values_B <= high),
-        f"{names[2]} ({unit} above)": values_B > high,
+        f"{names[2]} ({unit} above {high:.4g})": values_B > high,
     }

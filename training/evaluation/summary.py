@@ -7,12 +7,15 @@ import numpy as np
 
 from training.evaluation.findings import Findings
 from training.evaluation.robustness import SEVERITY_NAMES, Corrupted
+from training.evaluation.slices import SIGNIFICANCE
 
 # An error more than this many times as frequent on new rows as on trained ones is one of generalizing.
 MANY_TIMES = 3.0
 MOST_SLICES = 3
 # With fewer errors nothing can be said of where they come from.
 FEW_ERRORS = 20
+# A temperature is spoken of where it lowers the calibration error at least to this share.
+WORTH_SCALING = 0.8
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ def _confidence(findings: Findings) -> str:
         f"It is {_lean(findings)}: it claims {percent(findings.evaluation.mean_confidence)} in the mean "
         f"(calibration error {percent(found.ece)}; chance alone would show up to {percent(found.ece_by_chance)})."
     )
-    if found.temperature is not None and found.ece_scaled is not None:
-        effect = "mends that" if found.ece_scaled <= found.ece_by_chance else "changes that"
+    if found.temperature is not None and found.ece_scaled is not None and found.ece_scaled < WORTH_SCALING * found.ece:
+        effect = "mends that" if found.ece_scaled <= found.ece_by_chance else "helps"
         sentence += (
             f" A temperature of {found.temperature:.2f}, fitted on calibration rows, {effect}: "
             f"{percent(found.ece_scaled)}."
@@ -153,7 +156,7 @@ def _fails(findings: Findings) -> list[str]:
         )
     weak = sorted((one for one in findings.slices if one.weak and one.group != "class"), key=lambda one: one.accuracy)
     if weak:
-        named = "; ".join(f"{one.group} {one.name}, {percent(one.accuracy)}" for one in weak[:MOST_SLICES])
+        named = "; ".join(f"{one.group}: {one.name}, {percent(one.accuracy)}" for one in weak[:MOST_SLICES])
         sentences.append(f"Weaker than elsewhere, and not by chance: {named}.")
     return sentences + _under_change(findings)
 
@@ -196,7 +199,7 @@ def _generalization(findings: Findings) -> str:
         f"Of rows that it was trained on it gets {percent(seen_error)} wrong, of new ones {percent(error)}"
         f" ({seen.rows:,} training rows, not augmented)"
     )
-    if findings.evaluation.interval[0] <= seen.interval[1] and seen.interval[0] <= findings.evaluation.interval[1]:
+    if seen.p_value > SIGNIFICANCE:
         if findings.errors < FEW_ERRORS:
             return f"{facts}: {findings.errors} errors are too few to say where they come from."
         return (

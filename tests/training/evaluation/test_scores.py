@@ -36,6 +36,38 @@ def test_scores_agree_with_a_count_by_hand() -> None:
     assert evaluation.ece == pytest.approx(0.1, abs=1e-6)
 
 
+def test_top_k_and_brier_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import brier_score_loss, top_k_accuracy_score
+
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(300, 7)), generator.integers(0, 7, 300)
+    evaluation = evaluate(logits, labels, tuple("abcdefg"))
+    assert [top.k for top in evaluation.top_k] == [2, 3, 5]
+    for top in evaluation.top_k:
+        assert top.accuracy == pytest.approx(top_k_accuracy_score(labels, logits, k=top.k))
+        assert top.interval == clopper_pearson(round(300 * top.accuracy), 300)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    by_hand = ((probabilities - np.eye(7)[labels]) ** 2).sum(axis=1).mean()
+    assert evaluation.brier == pytest.approx(by_hand)
+    two = evaluate(logits[:, :2], labels % 2, ("a", "b"))
+    second = np.exp(logits[:, 1]) / np.exp(logits[:, :2]).sum(axis=1)
+    assert two.brier == pytest.approx(2 * brier_score_loss(labels % 2, second))
+    assert evaluation.mean_confidence == pytest.approx(probabilities.max(axis=1).mean())
+    assert evaluation.metrics()["top3_accuracy"] == evaluation.top_k[1].accuracy
+
+
+def test_of_equal_logits_the_lower_class_comes_first() -> None:
+    (top,) = evaluate(np.zeros((3, 3)), np.array([0, 1, 2]), NAMES).top_k
+    assert (top.k, top.accuracy) == (2, pytest.approx(2 / 3))
+    assert evaluate(np.zeros((2, 2)), np.array([0, 1]), ("a", "b")).top_k == ()
+
+
+def test_recall_has_its_exact_interval() -> None:
+    evaluation = evaluate(_logits_of([0, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 1]), NAMES)
+    assert evaluation.classes[0].recall_interval == clopper_pearson(3, 4)
+    assert evaluation.classes[2].recall_interval == (0.0, 1.0)
+
+
 def test_a_class_that_never_occurs_scores_zero_without_a_warning() -> None:
     evaluation = evaluate(_logits_of([0, 1]), np.array([0, 1]), NAMES)
     assert evaluation.classes[2].support == 0
