@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -32,8 +33,6 @@ def version(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Ver
 
 def _publish(registry: Registry, task: Task, reference: str, architecture: Architecture, folder: Path) -> Version:
     """An untrained model of `task`, as training registers one."""
-    import dataclasses
-
     named = dataclasses.replace(task, name=reference)
     artifact = write_torch(folder / "artifact", named, architecture)
     tags = {"tandem.data_hash": task.data_hash, "tandem.recipe": "toys", "tandem.data_dir": ""}
@@ -164,7 +163,7 @@ def test_a_broken_model_ends_its_run_as_failed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--corruption-rows", "0"], "--corruption-rows is 0: at least 1, or --no-corruptions"),
+        (["--corruption-rows", "0"], "--corruption-rows is 0: leave corruptions out by --no-corruptions"),
         (["--slices", "brightness"], "slices 'brightness': name them as module:callable"),
     ],
 )
