@@ -31,7 +31,7 @@ section { padding: 18px 20px; margin: 16px 0 }
 .scroll { overflow-x: auto }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px }
-.tile b { display: block; font-size: 17px; font-weight: 650; overflow-wrap: anywhere }
+.tile b { display: block; font-size: 16px; font-weight: 650; overflow-wrap: anywhere }
 .tile span { color: var(--soft); font-size: 13px }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 22px; margin: 0 }
 dt { color: var(--soft) }
@@ -54,6 +54,9 @@ figcaption { color: var(--soft); font-size: 14px; margin-top: 8px; max-width: 78
 .pictures figcaption { font-size: 13px; line-height: 1.35; margin-top: 4px; overflow-wrap: anywhere }
 .pictures img { display: block; width: 100%; image-rendering: pixelated; border-radius: 6px; background: var(--line) }
 .pictures b { color: var(--ink) }
+blockquote { margin: 0 0 12px; padding-left: 12px; border-left: 3px solid var(--line); max-width: 90ch }
+blockquote { overflow-wrap: anywhere }
+blockquote span { color: var(--soft) }
 .good { color: var(--good); font-weight: 600 }
 .bad { color: var(--bad); font-weight: 600 }
 ul { margin: 0; padding-left: 20px; max-width: 78ch }
@@ -73,6 +76,8 @@ THEMED = {
     "#8a93a0": "--muted",
     "#7ba3d0": "--pale",
     "#000000": "--ink",
+    "#1d2530": "--ink",
+    "#5b6675": "--soft",
     "#444b55": "--soft",
     "#e3e6ea": "--line",
     "#b6bdc7": "--line",
@@ -164,6 +169,14 @@ def pictures_html(pictures: Sequence[tuple[bytes, str, str]]) -> str:
             f'<figure><img alt="{words}" src="data:image/png;base64,{data}"><figcaption>{under}</figcaption></figure>'
         )
     return f'<div class="pictures">{"".join(items)}</div>'
+
+
+def quotes_html(quotes: Sequence[tuple[str, str, str]]) -> str:
+    """Texts one under the other, each below a line of a bold part and a plain one."""
+    return "".join(
+        f"<blockquote><b>{html.escape(line)}</b> <span>{html.escape(more)}</span><br>{html.escape(text)}</blockquote>"
+        for line, more, text in quotes
+    )
 
 
 def png_bytes(figure: "Figure") -> bytes:

@@ -184,7 +184,7 @@ def reliability(logits_BC: Array, labels_B: Array, temperature: float = 1.0, tit
 
 def per_class(evaluation: Evaluation, class_names: Sequence[str]) -> "Figure":
     """Precision, recall and F1 of each class, the weakest F1 first; the axis begins near the lowest score."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     order = sorted(range(len(class_names)), key=lambda i: evaluation.classes[i].f1, reverse=True)
     shown = order[-2 * MAX_COUNTED_CLASSES :]
@@ -204,6 +204,7 @@ def per_class(evaluation: Evaluation, class_names: Sequence[str]) -> "Figure":
     axes.set_ylim(-0.7, len(shown) - 0.3)
     floor = max(0.0, np.floor(lowest * 20 - 0.5) / 20)
     axes.set_xlim(floor, 1 + (1 - floor) * 0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     title = "Scores by class, the weakest first" if len(shown) == len(order) else f"The {len(shown)} weakest classes"
     plain(axes, title, "score (rows of the class in brackets)")

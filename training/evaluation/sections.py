@@ -17,6 +17,7 @@ from training.evaluation.page import (
     pair_html,
     pictures_html,
     points_html,
+    quotes_html,
     section,
     table_html,
     text_html,
@@ -121,11 +122,12 @@ def examples_html(findings: Findings, task: Task) -> str:
             [(picture_png(inputs[one.row]), f"{one.truth} → {one.answer}", _said(one)) for one in findings.examples]
         )
     texts = task.encoder().decode_texts(inputs[[one.row for one in findings.examples]])
-    rows = [
-        (f"{one.truth} → {one.answer}", _said(one), text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")
-        for one, text in zip(findings.examples, texts, strict=True)
-    ]
-    return lead + table_html(("True → answered", "How sure", "Text, as the tokenizer keeps it"), rows, text=True)
+    return lead + quotes_html(
+        [
+            (f"{one.truth} → {one.answer}", _said(one), text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")
+            for one, text in zip(findings.examples, texts, strict=True)
+        ]
+    )
 
 
 def _said(example: Example) -> str:

@@ -9,6 +9,7 @@ from training.evaluation.page import (
     pictures_html,
     png_bytes,
     points_html,
+    quotes_html,
     section,
     table_html,
     text_html,
@@ -23,7 +24,13 @@ def test_everything_that_is_shown_is_escaped() -> None:
     assert document.count("&lt;script&gt;") == 9
     figure = new_figure(2, 2)
     plain(figure.subplots(), f"{evil}--><script>", evil)
-    more = text_html(evil) + points_html(evil, [evil]) + pictures_html([(b"", evil, evil)]) + figure_html(figure, evil)
+    more = (
+        text_html(evil)
+        + points_html(evil, [evil])
+        + pictures_html([(b"", evil, evil)])
+        + quotes_html([(evil,) * 3])
+        + figure_html(figure, evil)
+    )
     assert "<script>" not in pair_html(more)
 
 

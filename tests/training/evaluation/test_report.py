@@ -92,7 +92,7 @@ def test_texts_are_shown_as_texts_and_long_ones_cut() -> None:
     val = task.splits["val"]
     long = Split(np.repeat(val.inputs[:, :1], 900, axis=1), val.labels)
     stretched = replace(task, encoding=tall, splits={**task.splits, "val": long})
-    cells = re.findall(r"<td>([^<]*)…</td>", _report(stretched, examine(calm, stretched, "val")).html)
+    cells = re.findall(r"<br>([^<]*)…</blockquote>", _report(stretched, examine(calm, stretched, "val")).html)
     assert cells and {len(cell) for cell in cells} == {400}
 
 
