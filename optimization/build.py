@@ -106,7 +106,7 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
         registry.tracking_uri,
         run.run_id,
         identity_of(plan.student_recipe, task.data_hash, teacher.digest),
-        Distillation(teacher.folder, precision=plan.student_recipe.precision),
+        make_loss=Distillation(teacher.folder, precision=plan.student_recipe.precision),
     )
     trained = run_training(job, plan.compute)
     student_torch = write_torch_artifact(

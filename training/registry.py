@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from training.artifact import MANIFEST_FILE, sha256_of
+from training.launch.job import Interrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -215,7 +216,7 @@ class Registry:
 class Run:
     """One MLflow run: what a training or a build logs while it works; raises RegistryError where that fails.
 
-    As a context manager it ends as FINISHED, or as FAILED when its block raises.
+    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
@@ -231,7 +232,7 @@ class Run:
             return
         # A server that has gone must not hide what went wrong before it.
         with contextlib.suppress(Exception):
-            self.end("FAILED")
+            self.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -264,7 +265,7 @@ class Run:
             self._client.log_text(self.run_id, text, name)
 
     def end(self, status: str = "FINISHED") -> None:
-        """`status` is FINISHED or FAILED, as MLflow spells them."""
+        """`status` is FINISHED, KILLED or FAILED, as MLflow spells them."""
         with _asking(f"end run {self.run_id}"):
             self._client.set_terminated(self.run_id, status)
 

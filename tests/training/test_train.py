@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from mlflow import MlflowClient
 from tests.toys import image_recipe
 from training import train as train_module
 from training.artifact import load_artifact
-from training.launch.job import Compute, Observation
+from training.launch.job import Compute, Interrupted, Observation
 from training.loop.training import TrainingError
 from training.module import load_module, predictor
 from training.recipe import Recipe
@@ -140,6 +142,46 @@ def test_the_command_says_what_it_registered_and_what_comes_next(
     assert "python -m optimization.build toy_images@candidate" in out
 
 
+def test_a_training_that_was_interrupted_goes_on_in_its_own_run(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, recipe = _runs(registry), dataclasses.replace(image_recipe(), seed=5)
+    compute = Compute(local=True, storage=str(tmp_path))
+
+    @contextlib.contextmanager
+    def told_at_once(act: Callable[[], None]) -> Iterator[None]:
+        act()
+        yield
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped at epoch 1, step 1"):
+        patched.setattr("training.launch.here.on_termination", told_at_once)
+        train(REFERENCE, recipe, Source(), registry, compute)
+    ((run_id, status),) = _runs(registry).items() - before.items()
+    assert status == "KILLED"
+
+    version = train(REFERENCE, recipe, Source(), registry, compute)
+    assert version.run_id == run_id
+    assert _runs(registry)[run_id] == "FINISHED"
+    assert "going on at epoch 1, step 1" in capsys.readouterr().out
+    page = registry.read_artifact(run_id, "report.html").decode()
+    assert "stopped between two steps, as it was asked to" in page
+    assert "Where the time went" in page
+    assert not list(tmp_path.iterdir())
+    assert train(REFERENCE, recipe, Source(), registry, compute).run_id != run_id
+
+
+def test_a_training_may_begin_with_the_weights_of_another(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compute = Compute(local=True, storage=str(tmp_path / "storage"))
+    first = registry.fetch(train(REFERENCE, image_recipe(), Source(), registry, compute), tmp_path / "cache")
+    recipe = dataclasses.replace(image_recipe(), epochs=1)
+    begun = train(REFERENCE, recipe, Source(), registry, compute, init_from=first)
+    assert "loaded" in capsys.readouterr().out
+    history = _client(registry).get_metric_history(begun.run_id, "val_accuracy")
+    assert history[0].value > 0.9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -164,15 +206,19 @@ def test_paths_that_travel_to_workers_are_absolute(
     seen = {}
 
     def record(
-        reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute, observation: Observation
-    ) -> Version:
-        seen.update(data_dir=source.data_dir, storage=compute.storage, tensorboard=observation.tensorboard)
+        reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute,
+        observation: Observation, init_from: Path,
+    ) -> Version:  # fmt: skip
+        seen.update(
+            init_from=init_from, data_dir=source.data_dir, storage=compute.storage, tensorboard=observation.tensorboard
+        )
         return Version("toy_images", 1, "", "", {})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "train", record)
-    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board")
+    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board", "--init-from", "w")
     assert seen == {
+        "init_from": tmp_path / "w",
         "data_dir": tmp_path / "data", "storage": str(tmp_path / ".tandem" / "train"), "tensorboard": tmp_path / "board"
     }  # fmt: skip
     assert absolute_path("x") == tmp_path / "x"

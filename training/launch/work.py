@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.checkpoint.journal import Journal
 from training.checkpoint.keeper import Keeper
@@ -15,12 +16,18 @@ from training.loop.training import Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.architecture import build
+from training.models.pretrained import load_pretrained
+from training.models.recompute import recompute_activations
+from training.models.weights import load_weights
 from training.observe.json_log import JsonLog
 from training.observe.profile import Profile
 from training.observe.progress import ProgressBar
 from training.observe.tensorboard import TensorBoard
 from training.observe.timing import Timing
 from training.task import load_task
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def work(
@@ -40,6 +47,8 @@ def work(
     torch.manual_seed(job.recipe.seed)
     task = load_task(job.recipe.task, job.source)
     module = build(job.recipe.architecture, task.encoding)
+    if job.recipe.recompute_activations:
+        recompute_activations(module)
     folder = RunFolder(compute.folder(job))
     attempt = folder.begin_attempt(worker)
     if attempt.state is not None and worker.rank == 0:
@@ -47,6 +56,8 @@ def work(
         print(f"going on at epoch {epoch}, step {step}", flush=True)
         for name, reason in attempt.rejected.items():
             print(f"passed over {name}: {reason}", flush=True)
+    if attempt.state is None:
+        _begin_with_weights(job, module, worker)
     try:
         return fit(
             job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
@@ -63,6 +74,16 @@ def work(
         kept = folder.store.newest()
         where = f"kept as {kept.checkpoint.name} in {compute.folder(job)}" if kept else "not kept yet"
         raise TrainingError(f"{error}; the state before it is {where}") from error
+
+
+def _begin_with_weights(job: TrainJob, module: "nn.Module", worker: Worker) -> None:
+    """Load what the architecture asks for, and over it what the job does; the first worker tells what fitted."""
+    reports = [load_pretrained(module, job.recipe.architecture)]
+    if job.init_from:
+        reports.append(load_weights(module, job.init_from))
+    for report in reports:
+        if report is not None and worker.rank == 0:
+            print(report, flush=True)
 
 
 def _watchers(
