@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=_port, default=8000, help="of the endpoint (%(default)s)")
     parser.add_argument("--model", default="digits", help="which task to train and serve (%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="train and build anew though a Release is registered")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the task's own files lie")
+    parser.add_argument("--data-dir", metavar="PLACE", help="where the task's own files lie: a folder, s3:// or gs://")
     parser.add_argument("--state-dir", type=Path, default=ROOT / ".tandem", metavar="DIR", help="%(default)s")
     parser.add_argument(
         "--num-cpus", type=int, metavar="N", help="logical CPUs of the Ray head (at least 4 by default)"

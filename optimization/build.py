@@ -1,6 +1,7 @@
 """`python -m optimization.build MODEL@ALIAS`: distil, export, quantize, measure, gate, calibrate, register."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import sys
@@ -24,18 +25,14 @@ from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute, TrainJob, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
+from training.lineage import task_params, version_tags
 from training.loop.training import TrainingError
+from training.options import absolute_path, add_training_arguments, read_compute, read_source
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
-from training.train import (
-    absolute_path,
-    add_training_arguments,
-    read_compute,
-    version_tags,
-    write_torch_artifact,
-)
+from training.train import write_torch_artifact
 
 MAX_HARM = 0.01
 MEASURE_THREADS = 1
@@ -82,10 +79,10 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
             f"the student's recipe is for {plan.student_recipe.task!r}, the teacher is of {teacher.manifest.task!r}: "
             "a student learns its teacher's task"
         )
-    task = load_task(teacher.manifest.task, plan.source)
+    task = load_task(teacher.manifest.task, plan.source, plan.student_recipe.task_params)
     if task.data_hash != version.tags.get("tandem.data_hash"):
         raise ValueError(
-            f"{version.reference} was trained on other data than {plan.source.data_dir or teacher.manifest.task} "
+            f"{version.reference} was trained on other data than {plan.source.location or teacher.manifest.task} "
             "holds: train it anew, or pass the --data-dir that it was trained with"
         )
     started = {"tandem.teacher": version.reference}
@@ -174,7 +171,7 @@ def _register(
         recipe = (
             teacher.tags["tandem.recipe"] if artifact.manifest.variant == "teacher-fp32" else plan.student_reference
         )
-        tags = version_tags(recipe, plan.source, task, artifact) | lineage
+        tags = version_tags(recipe, plan.student_recipe, plan.source, task, artifact) | lineage
         tags |= built.comparison.tags(artifact.manifest.variant)
         verdict = built.verdicts.get(artifact.manifest.variant)
         if verdict is not None:
@@ -228,14 +225,11 @@ def main() -> None:
         registry = Registry()
         version = registry.resolve(arguments.reference)
         student = arguments.student or f"{version.tags.get('tandem.recipe', '')}_student"
-        kept = version.tags.get("tandem.data_dir")
-        data_dir = arguments.data_dir or (Path(kept) if kept else None)
-        plan = Plan(
-            student,
-            override(load_recipe(student), arguments.set),
-            Source(data_dir, arguments.download),
-            read_compute(arguments),
-        )
+        location = arguments.data_dir or version.tags.get("tandem.data_dir") or None
+        # The student learns the task that its teacher learned.
+        recipe = dataclasses.replace(load_recipe(student), task_params=task_params(version))
+        recipe = override(recipe, arguments.set)
+        plan = Plan(student, recipe, read_source(arguments, location), read_compute(arguments))
         release, passed = build(version, plan, registry, arguments.cache_dir)
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
     except (ValueError, TrainingError) as error:

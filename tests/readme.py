@@ -1,4 +1,4 @@
-"""README.md as a list of its fenced blocks, for the tests that check and run them."""
+"""README.md, or another page, as a list of its fenced blocks, for the tests that check and run them."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _FENCE = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<info>[^\n]*
 
 @dataclass(frozen=True)
 class Block:
-    """`file` is where the README tells the reader to save it; `reason` says why a test does not run it."""
+    """`file` is where the page tells the reader to save it; `reason` says why a test does not run it."""
 
     language: str
     text: str
@@ -20,8 +20,8 @@ class Block:
     reason: str | None
 
 
-def blocks() -> list[Block]:
-    content = README.read_text()
+def blocks(page: Path = README) -> list[Block]:
+    content = page.read_text()
     found = []
     for match in _FENCE.finditer(content):
         language, _, rest = match["info"].partition(" ")

@@ -37,10 +37,10 @@ DOORS_BY_FOLDER = {
     "torch": ("training/", "optimization/"),
 }
 # Doors that stand in the plan of the house and are not cut yet.
-PLANNED = ("ray.tune", "ray.data", "tensorrt")
+PLANNED = ("ray.tune", "tensorrt")
 HEAVY = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "huggingface_hub"),
-    *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas"),
+    *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow"),
 )
 # Read by servers and commands at every start, so nothing heavy may come in with them.
 LIGHT = (
@@ -65,10 +65,14 @@ LIGHT = (
     "training/evaluation/report.py",
     "training/evaluate.py",
     "training/data/tokenizer.py",
+    "training/data/ingest.py",
     "training/models/architecture.py",
     "training/models/tokenizer.py",
     "training/models/torchvision_door.py",
     "training/tasks/digits.py",
+    "training/tasks/image_folder.py",
+    "training/tasks/image_table.py",
+    "training/tasks/text_table.py",
     "optimization/release.py",
     "optimization/runner.py",
     "optimization/measure.py",

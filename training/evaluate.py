@@ -18,6 +18,8 @@ from training.evaluation.findings import Findings, Predict, examine
 from training.evaluation.page import png_bytes
 from training.evaluation.report import Report, findings_json, log_report, make_report
 from training.evaluation.slices import Slicer, load_slicer
+from training.lineage import task_params
+from training.options import add_source_arguments, read_source
 from training.registry import IDENTITY_TAG, Registry, Version
 from training.task import Source, SplitName, Task, load_task
 
@@ -67,7 +69,7 @@ def evaluate_version(
             "which are Versions of their own; how they do as a pair, the report of the build says that made it"
         )
     artifact = load_artifact(registry.fetch(version, cache_dir))
-    task = load_task(artifact.manifest.task, source)
+    task = load_task(artifact.manifest.task, source, task_params(version))
     _require_same_reading(version, artifact, task)
     tags = {
         "tandem.version": version.reference,
@@ -146,7 +148,7 @@ def run_command(program: str, open_model: Opener) -> None:
         registry = Registry()
         version = registry.resolve(arguments.reference)
         kept = version.tags.get("tandem.data_dir")
-        source = Source(arguments.data_dir or (Path(kept) if kept else None), arguments.download)
+        source = read_source(arguments, arguments.data_dir or kept or None)
         if arguments.corruption_rows < 1:
             raise ValueError(
                 f"--corruption-rows is {arguments.corruption_rows}: leave corruptions out by --no-corruptions"
@@ -188,8 +190,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--corruptions", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--corruption-rows", type=int, default=CORRUPTION_ROWS, help="rows that are corrupted")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report.html, the figures and plots there too")
-    parser.add_argument("--data-dir", type=Path, help="the task's files (default: those of the training)")
-    parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
+    add_source_arguments(parser)
     parser.add_argument("--cache-dir", type=Path, default=Path(".tandem/cache"), help="where Versions are kept")
     parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="CPU threads")
     made: argparse.ArgumentParser = parser

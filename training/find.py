@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from training.encoding import TextEncoding
 from training.models.architecture import build
+from training.options import add_source_arguments, read_source
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
-from training.task import Source, Task, load_task
+from training.task import Task, load_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +32,7 @@ def main() -> None:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--lr", action="store_true", help="the rate at which the loss falls most steeply")
     wanted.add_argument("--batch-size", action="store_true", help="on a GPU what fits, on a CPU what is fast")
-    parser.add_argument("--data-dir", type=Path, help="the folder with the task's published files")
-    parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
+    add_source_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. optimizer.name=sgd")
     parser.add_argument("--steps", type=int, default=100, help="of the search for a learning rate (default 100)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default 1)")
@@ -41,7 +41,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
     try:
         recipe = override(load_recipe(arguments.recipe), arguments.set)
-        task = load_task(recipe.task, Source(arguments.data_dir, arguments.download))
+        task = load_task(recipe.task, read_source(arguments, arguments.data_dir), recipe.task_params)
         import torch
 
         torch.set_num_threads(arguments.threads)

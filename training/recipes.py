@@ -1,5 +1,6 @@
 """The named recipes. A task's student recipe is its name with `_student` behind it."""
 
+import dataclasses
 from collections.abc import Callable
 
 from training.models.architecture import Architecture
@@ -106,6 +107,39 @@ def ag_news_student() -> Recipe:
     )
 
 
+def image_folder() -> Recipe:
+    """Where to begin with pictures of one's own; `task_params` says their size and `augmentation` what they bear."""
+    return Recipe(
+        task="image_folder",
+        architecture=Architecture("resnet", {"widths": [32, 64, 128, 256]}),
+        epochs=20,
+        batch_size=64,
+        optimizer=Optimizer("adamw", lr=2e-3, weight_decay=0.05),
+        augmentation=Augmentation(shift=0.1, flip=True),
+        label_smoothing=0.1,
+    )
+
+
+def image_folder_student() -> Recipe:
+    return dataclasses.replace(image_folder(), architecture=Architecture("resnet", {"widths": [16, 32, 64]}))
+
+
+def image_table() -> Recipe:
+    return dataclasses.replace(image_folder(), task="image_table")
+
+
+def image_table_student() -> Recipe:
+    return dataclasses.replace(image_folder_student(), task="image_table")
+
+
+def text_table() -> Recipe:
+    return dataclasses.replace(ag_news(), task="text_table")
+
+
+def text_table_student() -> Recipe:
+    return dataclasses.replace(ag_news_student(), task="text_table")
+
+
 BUILT_IN: dict[str, Callable[[], Recipe]] = {
     made.__name__: made
     for made in (
@@ -117,6 +151,12 @@ BUILT_IN: dict[str, Callable[[], Recipe]] = {
         cifar10_student,
         ag_news,
         ag_news_student,
+        image_folder,
+        image_folder_student,
+        image_table,
+        image_table_student,
+        text_table,
+        text_table_student,
     )
 }
 

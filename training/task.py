@@ -7,8 +7,12 @@ ranges, temperature, threshold); gate (promotion); report (read for published fi
 import argparse
 import hashlib
 import importlib
+import inspect
+import logging
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,18 +21,38 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from training.address import absolute_location, is_uri
 from training.encoding import Array, Encoder, Encoding, TextEncoding
 
 SplitName = Literal["train", "val", "calibration", "gate", "report"]
+Reader = Literal["auto", "local", "ray"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "calibration", "gate", "report")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a Task finds its files: `data_dir` holds them, `download` allows fetching what is missing."""
+    """Where a Task finds its files, and how it reads them.
 
-    data_dir: Path | None = None
+    `location` is a folder, a file, or an address such as s3://bucket/folder; `download` allows fetching published
+    files that are missing. A source of one's own is cleaned and packed into `cache_dir` once, which every node must
+    see: `reader` says by what, this process or Ray Data; "auto" takes Ray Data for what is large or far away.
+    """
+
+    location: str | Path | None = None
     download: bool = False
+    reader: Reader = "auto"
+    cache_dir: Path = field(default_factory=lambda: Path(".tandem/data").resolve())
+
+    def __post_init__(self) -> None:
+        if re.match(r"\w+://[^/]*@", str(self.location)):
+            raise ValueError("the location holds a name or key before an @: keep credentials in the environment")
+
+    @property
+    def folder(self) -> Path | None:
+        """The location as a local path; raises ValueError where it is an address."""
+        if self.location is not None and is_uri(self.location):
+            raise ValueError(f"{self.location} is no local folder: this task reads the published files from one")
+        return Path(self.location) if self.location is not None else None
 
 
 @dataclass(frozen=True)
@@ -93,8 +117,9 @@ class Task:
         for name in SPLIT_NAMES:
             split = self.splits[name]
             digest.update(f"{name}:{split.inputs.shape}:{split.inputs.dtype}".encode())
-            digest.update(np.ascontiguousarray(split.inputs).tobytes())
-            digest.update(split.labels.tobytes())
+            # By their buffers: a set that is memory-mapped need not fit into memory.
+            digest.update(np.ascontiguousarray(split.inputs).data)
+            digest.update(np.ascontiguousarray(split.labels).data)
         return digest.hexdigest()
 
 
@@ -133,28 +158,71 @@ def load_callable(reference: str, package: str, attribute: str) -> Callable[...,
     return loaded
 
 
-def load_task(reference: str, source: Source) -> Task:
-    """A built-in Task by name (a module of training.tasks) or the user's own by `module:callable`."""
-    task = load_callable(reference, "training.tasks", "load")(source)
+def load_task(reference: str, source: Source, params: Mapping[str, Any] = {}) -> Task:
+    """A built-in Task by name (a module of training.tasks) or the user's own by `module:callable`.
+
+    `params` become its keyword-only arguments, read as their annotations say. Raises ValueError on an unknown
+    parameter, listing what there is, and on a value of the wrong type.
+    """
+    load = load_callable(reference, "training.tasks", "load")
+    task = load(source, **_read_params(reference, load, params))
     if not isinstance(task, Task):
         raise ValueError(f"{reference!r} returned a {type(task).__name__}, not a Task")
     return task
 
 
+def _read_params(reference: str, load: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    if not params:
+        return {}
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    hints = typing.get_type_hints(load)
+    known = [p.name for p in inspect.signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    read = {}
+    for name, value in params.items():
+        if name not in known:
+            raise ValueError(f"task {reference!r} has no parameter {name!r}; there is: {', '.join(known) or 'none'}")
+        kind = TypeAdapter(hints.get(name, Any), config=ConfigDict(coerce_numbers_to_str=True))
+        try:
+            read[name] = kind.validate_python(value)
+        except ValidationError as error:
+            said = "; ".join(line["msg"] for line in error.errors())
+            raise ValueError(f"task {reference!r}: parameter {name} is {value!r}: {said}") from error
+    return read
+
+
+def _read_settings(reference: str, settings: Sequence[str]) -> Mapping[str, Any]:
+    """`["height=32", ...]` as a recipe reads them behind `task_params`."""
+    from training.models.architecture import Architecture
+    from training.recipe import Recipe, override
+
+    recipe = Recipe(reference, Architecture("none"), epochs=1)
+    return override(recipe, [f"task_params.{setting}" for setting in settings]).task_params
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="training.task", description="Write one split of a Task to a .npz file.")
+    parser = argparse.ArgumentParser(prog="training.task", description="Look at a Task; write one split to a file.")
     parser.add_argument("task")
     parser.add_argument("--split", choices=SPLIT_NAMES, default="report")
-    parser.add_argument("--save", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--save", type=Path, metavar="FILE.npz", help="where the split is written to")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the task")
+    parser.add_argument("--data-dir", type=absolute_location, metavar="PLACE", help="folder, file, s3:// or gs://")
     parser.add_argument("--download", action="store_true")
+    parser.add_argument("--reader", choices=typing.get_args(Reader), default="auto", help="of one's own data")
+    parser.add_argument("--data-cache", type=Path, default=".tandem/data", help="where one's own data are packed")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
     try:
-        split = load_task(arguments.task, Source(arguments.data_dir, arguments.download)).splits[arguments.split]
+        source = Source(arguments.data_dir, arguments.download, arguments.reader, arguments.data_cache.resolve())
+        task = load_task(arguments.task, source, _read_settings(arguments.task, arguments.set))
     except ValueError as error:
         sys.exit(f"training.task: {error}")
-    np.savez_compressed(arguments.save, inputs=split.inputs, labels=split.labels)
-    print(f"{len(split)} rows of {arguments.task}'s {arguments.split} split -> {arguments.save}")
+    print(f"{task.name}: " + ", ".join(f"{len(task.splits[name])} {name}" for name in SPLIT_NAMES))
+    if arguments.save:
+        split = task.splits[arguments.split]
+        np.savez_compressed(arguments.save, inputs=split.inputs, labels=split.labels)
+        print(f"{len(split)} rows of {arguments.task}'s {arguments.split} split -> {arguments.save}")
 
 
 if __name__ == "__main__":

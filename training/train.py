@@ -3,11 +3,9 @@
 import argparse
 import dataclasses
 import importlib
-import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import output_spec
@@ -16,10 +14,12 @@ from training.launch.here import is_first
 from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
+from training.lineage import version_tags
 from training.loop.training import TrainingError
 from training.models.architecture import check, self_contained
 from training.module import load_module, predictor
 from training.observe.sections import recovery_section, time_section
+from training.options import absolute_path, add_training_arguments, read_compute, read_observation, read_source
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
 from training.registry import Registry, Version
@@ -61,7 +61,9 @@ def train(
             predict = predictor(load_module(artifact))
             title = f"{task.name} teacher by recipe {reference}"
             accuracy = evaluate_and_log(task, predict, trained.records, run, title, told_of(trained))
-            tags = version_tags(reference, source, task, artifact) | {"tandem.val_accuracy": f"{accuracy:.4f}"}
+            tags = version_tags(reference, job.recipe, source, task, artifact) | {
+                "tandem.val_accuracy": f"{accuracy:.4f}"
+            }
             version = registry.publish(task.name, artifact.folder, run, tags)
         run.log_files(kept.files())
         run.log_metrics(trained.breakdown.metrics() if trained.breakdown else {})
@@ -76,7 +78,7 @@ def prepare(
     """The task and the job, which has no MLflow run yet; raises ValueError for a model that there is not."""
     check(recipe.architecture)
     recipe = dataclasses.replace(recipe, architecture=self_contained(recipe.architecture))
-    task = load_task(recipe.task, source)
+    task = load_task(recipe.task, source, recipe.task_params)
     identity = identity_of(recipe, task.data_hash, str(init_from or ""))
     return task, TrainJob(recipe, source, tracking_uri, "", identity, init_from=init_from, observation=observation)
 
@@ -85,18 +87,6 @@ def told_of(trained: Trained) -> list[str]:
     """What the report says of the training itself."""
     times = [time_section(trained.breakdown)] if trained.breakdown else []
     return [*times, recovery_section(trained.recoveries)]
-
-
-def version_tags(reference: str, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
-    """What a Version says of its making: enough to load its task again and to walk its lineage."""
-    return {
-        "tandem.variant": artifact.manifest.variant,
-        "tandem.recipe": reference,
-        "tandem.task": artifact.manifest.task,
-        "tandem.data_dir": str(source.data_dir.resolve()) if source.data_dir else "",
-        "tandem.data_hash": task.data_hash,
-        "tandem.parent": artifact.manifest.parent or "",
-    }
 
 
 def write_torch_artifact(
@@ -131,7 +121,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
     try:
         recipe = override(load_recipe(arguments.recipe), arguments.set)
-        source = Source(arguments.data_dir, arguments.download)
+        source = read_source(arguments, arguments.data_dir)
         compute = read_compute(arguments)
         observation, init_from = read_observation(arguments), arguments.init_from
         if not is_first():  # one of torchrun's: it trains along, and leaves the rest to the first
@@ -147,54 +137,6 @@ def main() -> None:
         f"registered {version.reference} (alias {CANDIDATE}); "
         f"next: python -m optimization.build {version.name}@{CANDIDATE}"
     )
-
-
-def absolute_path(text: str) -> Path:
-    """For paths that travel to workers, which may run in another folder."""
-    return Path(text).resolve()
-
-
-def storage_url(text: str) -> str:
-    """A URL as it is, a path made absolute."""
-    return text if "://" in text else str(absolute_path(text))
-
-
-def add_training_arguments(parser: Any) -> None:
-    """The options that every command that trains has."""
-    parser.add_argument("--data-dir", type=absolute_path, help="the folder with the task's published files")
-    parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
-    parser.add_argument("--num-workers", type=int, default=1, help="Ray Train workers (default 1)")
-    parser.add_argument("--min-workers", type=int, help="go on with so few when nodes are lost")
-    parser.add_argument("--threads", type=int, help="of each worker (default: all cores but one, shared among them)")
-    parser.add_argument("--cpus", type=float, default=1.0, help="that Ray reserves for each worker (default 1)")
-    parser.add_argument("--local", action="store_true", help="train in this process, without Ray; also under torchrun")
-    parser.add_argument(
-        "--storage", type=storage_url, default=".tandem/train", help="where checkpoints go: a path, s3://..., gs://..."
-    )
-    parser.add_argument("--checkpoint-every-s", type=float, default=60.0, help="default 60")
-    parser.add_argument("--tensorboard", type=absolute_path, metavar="FOLDER", help="write TensorBoard's event files")
-    parser.add_argument("--profile", action="store_true", help="trace some steps with torch's profiler")
-    parser.add_argument("--log-samples", action="store_true", help="write down which rows each step read")
-
-
-def read_compute(arguments: argparse.Namespace) -> Compute:
-    """What `add_training_arguments` was given. One core stays free by default: threads that wait for a core
-    which a server or another training holds make a step many times slower.
-    """
-    threads = arguments.threads or max(1, ((os.cpu_count() or 1) - 1) // max(1, arguments.num_workers))
-    return Compute(
-        workers=arguments.num_workers,
-        min_workers=arguments.min_workers,
-        threads=threads,
-        cpus=arguments.cpus,
-        local=arguments.local,
-        storage=arguments.storage,
-        checkpoint_every_s=arguments.checkpoint_every_s,
-    )
-
-
-def read_observation(arguments: argparse.Namespace) -> Observation:
-    return Observation(arguments.log_samples, arguments.profile, arguments.tensorboard)
 
 
 if __name__ == "__main__":

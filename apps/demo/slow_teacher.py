@@ -19,11 +19,13 @@ from optimization.cascade import Calibration, calibrate
 from optimization.release import VersionRef, load_release, publish_release
 from optimization.runner import open_runner
 from optimization.variants import threshold_split
+from training.address import absolute_location
 from training.artifact import Artifact, load_artifact
 from training.evaluation.scores import predict_in_batches
+from training.lineage import task_params
+from training.options import absolute_path
 from training.registry import Registry, Version
 from training.task import Source, Task, load_task
-from training.train import absolute_path
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,9 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
     Raises ValueError where there is no such Release, its teacher is no ONNX graph of images, or the data are others.
     """
     before = load_release(registry.fetch(registry.resolve(reference), cache_dir))
-    teacher, student = (
-        load_artifact(registry.fetch(registry.resolve(f"{part.name}@{part.number}"), cache_dir))
-        for part in (before.teacher, before.student)
-    )
-    task = load_task(teacher.manifest.task, source)
+    versions = [registry.resolve(f"{part.name}@{part.number}") for part in (before.teacher, before.student)]
+    teacher, student = (load_artifact(registry.fetch(version, cache_dir)) for version in versions)
+    task = load_task(teacher.manifest.task, source, task_params(versions[0]))
     with tempfile.TemporaryDirectory() as scratch, registry.start_run(task.name, f"slow {reference}", {}) as run:
         grid = partial(shifted_grid, flip=wanted.flip)
         row, most_views = task.splits["calibration"].inputs[0], max_shifted_views(wanted.flip)
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--alias", default="slow", help="%(default)s")
     parser.add_argument("--flip", action="store_true", help="mirrored views too: for a set that has no left or right")
     parser.add_argument("--max-harm", type=float, default=MAX_HARM, help="bounded by the threshold (%(default)s)")
-    parser.add_argument("--data-dir", type=absolute_path, help="where the task's own files lie")
+    parser.add_argument("--data-dir", type=absolute_location, help="where the task's own files lie")
     parser.add_argument("--cache-dir", type=absolute_path, default=".tandem/cache")
     arguments = parser.parse_args()
     wanted = Wanted(arguments.item_ms, arguments.flip, arguments.max_harm, arguments.alias)

@@ -26,6 +26,7 @@ from apps.launcher.process import ProcessError
 from apps.launcher.stages import Stages
 from apps.launcher.summary import print_addresses, sample_request, send
 from optimization.table import comparison_table
+from training.address import absolute_location
 
 _DEPLOY_TIMEOUT_S = 120.0
 _LOAD_RATE, _LOAD_S, _LOAD_P95_MS = 20, 10, 50
@@ -42,12 +43,12 @@ class Commands:
     save_inputs: Sequence[str]
 
     @classmethod
-    def of(cls, model: str, state_dir: Path, data_dir: Path | None = None) -> "Commands":
+    def of(cls, model: str, state_dir: Path, data_dir: str | Path | None = None) -> "Commands":
         def module(name: str, *arguments: str) -> list[str]:
             return [sys.executable, "-m", name, *arguments]
 
         # The programs run in the repository's folder, and no shell has opened a ~ inside quotes.
-        data = [f"--data-dir={data_dir.expanduser().resolve()}"] if data_dir is not None else []
+        data = [f"--data-dir={absolute_location(str(data_dir))}"] if data_dir is not None else []
         folders = [f"--storage={state_dir / 'train'}", *data]
         return cls(
             train=module("training.train", model, *folders),

@@ -247,7 +247,7 @@ def test_other_data_than_the_teachers_is_refused(
     registry: Registry, teacher: Version, cache: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fewer = dataclasses.replace(task, splits={**task.splits, "val": task.splits["report"]})
-    monkeypatch.setattr(build_module, "load_task", lambda reference, source: fewer)
+    monkeypatch.setattr(build_module, "load_task", lambda reference, source, params: fewer)
     before = _latest_run(registry)
     with pytest.raises(ValueError, match=rf"{teacher.reference} was trained on other data than tests\.toys:digits"):
         build(teacher, _plan(), registry, cache)

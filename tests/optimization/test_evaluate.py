@@ -15,7 +15,7 @@ from training.task import SPLIT_NAMES, Source, Split, Task
 pytestmark = pytest.mark.slow
 
 
-def tiny_task(reference: str, source: Source) -> Task:
+def tiny_task(reference: str, source: Source, params: object = None) -> Task:
     """Random pixels; the brightest of the first three is the class, but for one row in five."""
     generator = np.random.default_rng(0)
     splits = {}

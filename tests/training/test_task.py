@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -123,6 +124,50 @@ def test_what_is_no_task_is_refused() -> None:
             load_task("tests.toys:image_recipe_of", Source())
         finally:
             del sys.modules["tests.toys"].image_recipe_of  # type: ignore[attr-defined]
+
+
+def _with_params(
+    source: Source, unsaid: object = None, *, side: int = 4, names: Sequence[str] = (), share: float | None = None
+) -> Task:
+    seen.append((side, tuple(names), share))
+    return images(source)
+
+
+seen: list[tuple[int, tuple[str, ...], float | None]] = []
+
+
+@pytest.fixture
+def own_task(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys.modules["tests.toys"], "with_params", _with_params, raising=False)
+    seen.clear()
+    return "tests.toys:with_params"
+
+
+def test_parameters_become_the_loaders_arguments(own_task: str) -> None:
+    load_task(own_task, Source(), {"side": 8, "names": ["a", 2], "share": 1})
+    load_task(own_task, Source())
+    assert seen == [(8, ("a", "2"), 1.0), (4, (), None)]
+
+
+@pytest.mark.parametrize("name", ["sides", "unsaid", "source"])
+def test_an_unknown_parameter_is_refused_with_those_there_are(own_task: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"has no parameter '{name}'; there is: side, names, share"):
+        load_task(own_task, Source(), {name: 1})
+    with pytest.raises(ValueError, match=f"'digits' has no parameter '{name}'; there is: none"):
+        load_task("digits", Source(), {name: 1})
+
+
+@pytest.mark.parametrize(("name", "value"), [("side", "wide"), ("side", 1.5), ("names", "abc"), ("share", [1])])
+def test_a_parameter_of_another_type_is_refused(own_task: str, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"parameter {name} is .*: (Input should be|'str' instances)"):
+        load_task(own_task, Source(), {name: value})
+
+
+def test_the_command_reads_parameters_as_a_recipe_does(own_task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["task", own_task, "--set", "side=9", "--set", 'names=["x","y"]'])
+    task_module.main()
+    assert seen == [(9, ("x", "y"), None)]
 
 
 def test_the_command_answers_a_mistake_in_one_line(tmp_path, monkeypatch) -> None:

@@ -14,10 +14,11 @@ from training.artifact import load_artifact
 from training.launch.job import Compute, Interrupted, Observation
 from training.loop.training import TrainingError
 from training.module import load_module, predictor
+from training.options import absolute_path
 from training.recipe import Recipe
 from training.registry import Registry, RegistryError, Version
 from training.task import Source, load_task
-from training.train import absolute_path, main, train
+from training.train import main, train
 
 pytestmark = pytest.mark.slow
 
@@ -209,16 +210,16 @@ def test_paths_that_travel_to_workers_are_absolute(
         reference: str, recipe: Recipe, source: Source, registry: Registry, compute: Compute,
         observation: Observation, init_from: Path,
     ) -> Version:  # fmt: skip
-        seen.update(
-            init_from=init_from, data_dir=source.data_dir, storage=compute.storage, tensorboard=observation.tensorboard
-        )
+        seen.update(location=source.location, cache=source.cache_dir, storage=compute.storage)
+        seen.update(init_from=init_from, tensorboard=observation.tensorboard)
         return Version("toy_images", 1, "", "", {})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "train", record)
     _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board", "--init-from", "w")
+    state = tmp_path / ".tandem"
     assert seen == {
-        "init_from": tmp_path / "w",
-        "data_dir": tmp_path / "data", "storage": str(tmp_path / ".tandem" / "train"), "tensorboard": tmp_path / "board"
+        "location": str(tmp_path / "data"), "cache": state / "data", "storage": str(state / "train"),
+        "init_from": tmp_path / "w", "tensorboard": tmp_path / "board",
     }  # fmt: skip
     assert absolute_path("x") == tmp_path / "x"

@@ -59,7 +59,7 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = override(load_recipe(arguments.recipe), arguments.set)
     recipe = dataclasses.replace(recipe, epochs=2 * arguments.pairs + 2)
-    task = load_task(recipe.task, Source(arguments.data_dir))
+    task = load_task(recipe.task, Source(arguments.data_dir), recipe.task_params)
     times = EpochTimes()
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Folder(folder))

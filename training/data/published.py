@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import sys
 import tarfile
 import time
 import urllib.request
@@ -20,6 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
+from training.data.progress import progress
 from training.task import Source
 
 # More than twice the largest file of any set read here, so that a compression bomb ends early.
@@ -54,7 +54,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A set of files, read from `data_dir` or from its sub-folder `folder`, downloaded from `base_url`.
+    """A set of files, read from the source's folder or from its sub-folder `folder`, downloaded from `base_url`.
 
     Where the authors publish one tar of them, `archive` is that tar and `archive_folder` the folder inside
     it; the tar, or the unpacked folder, may then lie in the place of the files.
@@ -69,18 +69,17 @@ class PublishedSet:
 
     def home(self, source: Source) -> Path:
         """The folder where the set lies or is to be put; raises DataMissingError when no folder was named."""
-        if source.data_dir is None:
+        folder = source.folder
+        if folder is None:
             names = ", ".join(file.name for file in self.files)
             raise DataMissingError(
                 f"{self.title} is read from files: pass --data-dir DIR, a folder that holds {names}, "
                 f"and --download to fetch them into it from {self.base_url}"
             )
-        if source.data_dir.exists() and not source.data_dir.is_dir():
-            raise DataMissingError(
-                f"--data-dir {source.data_dir} is not a folder: pass the folder that holds {self.title}"
-            )
-        inner = source.data_dir / self.folder
-        return inner if inner.is_dir() else source.data_dir
+        if folder.exists() and not folder.is_dir():
+            raise DataMissingError(f"--data-dir {folder} is not a folder: pass the folder that holds {self.title}")
+        inner = folder / self.folder
+        return inner if inner.is_dir() else folder
 
     def missing(self, source: Source) -> list[str]:
         """Names of the files that are there in no form."""
@@ -221,7 +220,7 @@ def _fetch(url: str, part: Path, timeout_s: float, stall_s: float) -> str:
     done_bytes = 0
     with urllib.request.urlopen(url, timeout=stall_s) as response, part.open("wb") as stream:
         total_bytes = int(response.headers.get("Content-Length") or 0)
-        with _progress(url.rpartition("/")[2], total_bytes) as show:
+        with progress(url.rpartition("/")[2], total_bytes, "MB", 1e6) as show:
             # read1 returns what has come, so a trickle cannot hold this loop past the deadline.
             while chunk := response.read1(CHUNK_BYTES):
                 done_bytes += len(chunk)
@@ -235,28 +234,3 @@ def _fetch(url: str, part: Path, timeout_s: float, stall_s: float) -> str:
     if done_bytes < total_bytes:
         raise DownloadError(f"{url}: the connection closed after {done_bytes} of {total_bytes} bytes; run again")
     return digest.hexdigest()
-
-
-@contextmanager
-def _progress(name: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every tenth of the way in a log."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=total_bytes or None)
-            yield lambda done_bytes: bar.update(task, completed=done_bytes)
-        return
-    said = -1
-
-    def say(done_bytes: int) -> None:
-        nonlocal said
-        tenth = done_bytes * 10 // total_bytes if total_bytes else done_bytes // (10 * CHUNK_BYTES)
-        if tenth > said:
-            said = tenth
-            share = f" of {total_bytes / 1e6:.1f}" if total_bytes else ""
-            print(f"{name}: {done_bytes / 1e6:.1f}{share} MB", file=sys.stderr, flush=True)
-
-    yield say

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from training.launch.cluster import connect
+from training.cluster import connect
 from training.launch.job import Compute, Interrupted, TrainJob
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination

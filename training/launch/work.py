@@ -45,7 +45,7 @@ def work(
 
     torch.set_num_threads(compute.threads)
     torch.manual_seed(job.recipe.seed)
-    task = load_task(job.recipe.task, job.source)
+    task = load_task(job.recipe.task, job.source, job.recipe.task_params)
     module = build(job.recipe.architecture, task.encoding)
     if job.recipe.recompute_activations:
         recompute_activations(module)

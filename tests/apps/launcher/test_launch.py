@@ -110,6 +110,7 @@ def test_the_data_folder_is_found_from_wherever_the_programs_run(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ada")
     assert f"--data-dir={tmp_path / 'sets'}" in Commands.of("fashion_mnist", tmp_path, Path("sets")).train
+    assert "--data-dir=s3://bucket/sets" in Commands.of("image_folder", tmp_path, "s3://bucket/sets").build
     commands = Commands.of("fashion_mnist", tmp_path, Path("~/sets"))
     for program in (commands.train, commands.build, commands.save_inputs):
         assert "--data-dir=/home/ada/sets" in program

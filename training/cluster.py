@@ -1,10 +1,12 @@
-"""connect(): to the cluster that trains."""
+"""The Ray cluster that a command works on: the one at RAY_ADDRESS, or one of its own."""
 
 import os
 
+OBJECT_STORE_BYTES = 150 * 2**20
+
 
 def connect() -> None:
-    """Join the cluster at RAY_ADDRESS, or start one for this training: a bare ray.init() would join any that runs."""
+    """Join the cluster at RAY_ADDRESS, or start one for this process: a bare ray.init() would join any that runs."""
     own = "RAY_ADDRESS" not in os.environ
     if own:
         # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.
@@ -25,7 +27,7 @@ def connect() -> None:
             _node_ip_address="127.0.0.1",
             dashboard_host="127.0.0.1",
             include_dashboard=True,
-            object_store_memory=150 * 2**20,
+            object_store_memory=OBJECT_STORE_BYTES,
         )
     else:
         ray.init(address=os.environ["RAY_ADDRESS"])
