@@ -21,7 +21,8 @@ BELOW = {
 DOORS = {
     "mlflow": {"training/registry.py"},
     "ray.train": {"training/launch/on_ray.py"},
-    "ray.tune": {"training/tune.py", "optimization/search.py"},
+    "ray.tune": {"training/tuning/search.py", "optimization/search.py"},
+    "optuna": {"training/tuning/study.py"},
     "ray.data": {"training/data/ingest.py", "apps/batch.py"},
     "onnxruntime": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
     "tensorrt": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
@@ -37,10 +38,10 @@ DOORS_BY_FOLDER = {
     "torch": ("training/", "optimization/"),
 }
 # Doors that stand in the plan of the house and are not cut yet.
-PLANNED = ("ray.tune", "tensorrt")
+PLANNED = ("tensorrt",)
 HEAVY = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "huggingface_hub"),
-    *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow"),
+    *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "optuna"),
 )
 # Read by servers and commands at every start, so nothing heavy may come in with them.
 LIGHT = (
@@ -73,6 +74,13 @@ LIGHT = (
     "training/tasks/image_folder.py",
     "training/tasks/image_table.py",
     "training/tasks/text_table.py",
+    "training/tuning/space.py",
+    "training/tuning/preflight.py",
+    "training/tuning/cluster.py",
+    "training/tuning/ledger.py",
+    "training/tuning/trial.py",
+    "training/tuning/plots.py",
+    "training/tuning/sweep.py",
     "optimization/release.py",
     "optimization/runner.py",
     "optimization/measure.py",

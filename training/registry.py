@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "tandem.digest"
 IDENTITY_TAG = "tandem.identity"
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own
 REACH_TIMEOUT_S = 10.0
 
 
@@ -58,7 +59,9 @@ class Registry:
         self.tracking_uri = address
         self._client = MlflowClient(address, address)
 
-    def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
+    def start_run(self, experiment: str, name: str, tags: Mapping[str, str], parent: "Run | None" = None) -> "Run":
+        """`parent` is the run that this one is shown below."""
+        tags = {**tags, PARENT_TAG: parent.run_id} if parent else tags
         with _asking(f"start a run of {experiment!r}"):
             found = self._client.get_experiment_by_name(experiment)
             experiment_id = self._create_experiment(experiment) if found is None else found.experiment_id
@@ -250,6 +253,12 @@ class Run:
         with _asking(f"log metrics to run {self.run_id}"):
             self._client.log_batch(self.run_id, metrics=entries)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        with _asking(f"tag run {self.run_id}"):
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
     def log_figures(self, figures: Mapping[str, "Figure"]) -> None:
         with _asking(f"log plots to run {self.run_id}"):
             for name, figure in figures.items():
@@ -268,6 +277,11 @@ class Run:
         """`status` is FINISHED, KILLED or FAILED, as MLflow spells them."""
         with _asking(f"end run {self.run_id}"):
             self._client.set_terminated(self.run_id, status)
+
+    def reopen(self) -> None:
+        """What a kill left open or an interrupt closed runs again."""
+        with _asking(f"go on with run {self.run_id}"):
+            self._client.update_run(self.run_id, "RUNNING")
 
 
 @contextlib.contextmanager

@@ -49,8 +49,9 @@ class Journal(Watcher):
             self._ledger.add("first_step", self._attempt, seconds_since_last_step=since)
 
     def end(self, training: Training) -> None:
-        if training.finished:
-            self._ledger.add("finished", self._attempt, seconds=dict(self._clock.seconds))
+        if training.finished or training.paused:
+            kind = "finished" if training.finished else "paused"
+            self._ledger.add(kind, self._attempt, seconds=dict(self._clock.seconds))
         else:
             self._ledger.add("stopped", self._attempt, cause="stopped between two steps, as it was asked to")
         if self._mark >= 0:

@@ -44,11 +44,13 @@ class Ledger:
 
 
 def recoveries(events: Sequence[Mapping[str, Any]]) -> list[Recovery]:
-    """What the events say of each start but the first."""
+    """What the events say of each start but the first, and but those after a pause."""
     made: list[Recovery] = []
     starts = [event for event in events if event["kind"] == "started"]
     for before, start in itertools.pairwise(starts):
         between = [event for event in events if event["attempt"] == before["attempt"] and event["kind"] != "started"]
+        if any(event["kind"] == "paused" for event in between):
+            continue  # it came as far as it was told
         ended = [event for event in between if event["kind"] in ("stopped", "failed")]
         first = [e for e in events if e["attempt"] == start["attempt"] and e["kind"] == "first_step"]
         made.append(

@@ -42,6 +42,7 @@ class TrainJob:
     tracking_uri: str
     run_id: str
     identity: str
+    until_epoch: int | None = None  # stop after it, with all of it kept
     init_from: Path | None = None  # a file of weights, or an Artifact, to begin with
     make_loss: "Callable[[], Loss] | None" = None
     observation: Observation = Observation()

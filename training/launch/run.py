@@ -5,7 +5,7 @@ from training.launch.run_folder import RunFolder
 
 
 def run_training(job: TrainJob, compute: Compute) -> Trained:
-    """Train `job` as `compute` says, from where it was interrupted if it was.
+    """Train `job` as `compute` says, from where it was interrupted if it was, to its end or to `job.until_epoch`.
 
     Raises TrainingError where training cannot go on or its workers fail for good, and Interrupted where it was asked
     to stop. What is kept stays until the run folder is cleared.
@@ -15,7 +15,7 @@ def run_training(job: TrainJob, compute: Compute) -> Trained:
         from training.launch.here import train_here
 
         training = train_here(job, compute)
-        if not training.finished:
+        if not training.finished and not training.paused:
             position = training.position
             raise Interrupted(f"stopped at epoch {position.epoch}, step {position.step}; the same command goes on")
         return Trained(training.best.weights, training.records, folder.recoveries(), folder.breakdown())

@@ -78,8 +78,8 @@ class RunFolder:
         return tuple(recoveries(self.ledger.events()))
 
     def breakdown(self) -> Breakdown | None:
-        """Where the time of the attempt that finished went."""
-        finished = [event for event in self.ledger.events() if event["kind"] == "finished"]
+        """Where the time of the attempt that came to its end went."""
+        finished = [event for event in self.ledger.events() if event["kind"] in ("finished", "paused")]
         return Breakdown(finished[-1]["seconds"]) if finished else None
 
     def files(self) -> list[Path]:

@@ -62,6 +62,7 @@ def work(
         return fit(
             job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
             loss=job.make_loss() if job.make_loss else None, worker=worker, start=attempt.state,
+            until_epoch=job.until_epoch,
             watchers=[
                 *_watchers(job, compute, worker, folder, attempt, is_urgent),
                 *(job.make_watchers(worker) if job.make_watchers else ()),

@@ -66,12 +66,12 @@ def fit(
     clock = StepClock(worker.on_gpu)
     loss = loss or make_loss(recipe, train.labels, len(encoding.labels))
     stepper = Stepper(training, make_strategy(recipe, module, worker), batches, loss, clock)
-    last_epoch = min(recipe.epochs, until_epoch or recipe.epochs)
+    training.last_epoch = min(recipe.epochs, until_epoch or recipe.epochs)
     agreement = Agreement(worker)
     with contextlib.closing(batches), _determinism(recipe):
         for watcher in watchers:
             watcher.begin(training, clock)
-        while not training.finished and training.position.epoch <= last_epoch:
+        while not training.finished and training.position.epoch <= training.last_epoch:
             if not _train_epoch(training, stepper, batches, clock, agreement, watchers):
                 break
             training.require_finite()

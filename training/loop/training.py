@@ -64,6 +64,7 @@ class Training:
         self.best = Best()
         self.records: tuple[EpochRecord, ...] = ()
         self.stopped_early = False
+        self.last_epoch = recipe.epochs  # of this call of fit()
         # Raises TrainingError where the last gradients were not finite. Ask before keeping what a GPU computed.
         self.require_finite: Callable[[], None] = lambda: None
 
@@ -75,6 +76,11 @@ class Training:
     @property
     def finished(self) -> bool:
         return self.stopped_early or self.position.epoch > self.recipe.epochs
+
+    @property
+    def paused(self) -> bool:
+        """Whether it came as far as it was told, which is not to its end."""
+        return not self.finished and self.position.epoch > self.last_epoch
 
     def state(self) -> dict[str, Any]:
         """All of it as tensors, numbers, strings, lists and dicts. The tensors are those being trained."""
@@ -93,11 +99,18 @@ class Training:
             "stopped_early": self.stopped_early,
         }
 
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.position = Position(*state["position"])
         self.module.load_state_dict(state["model"])
+        # The recipe's rates and decays hold, not those that the state was made with; the schedule follows.
+        options = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, chosen in zip(self._groups(), options, strict=True):
+            group.update(chosen)
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         if self.averaged:
