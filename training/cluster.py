@@ -9,13 +9,7 @@ def connect() -> None:
     """Join the cluster at RAY_ADDRESS, or start one for this process: a bare ray.init() would join any that runs."""
     own = "RAY_ADDRESS" not in os.environ
     if own:
-        # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.
-        for name, value in (
-            ("RAY_AUTH_MODE", "disabled"),
-            ("RAY_USAGE_STATS_ENABLED", "0"),
-            ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
-        ):
-            os.environ.setdefault(name, value)
+        keep_to_loopback()
     import ray
 
     if ray.is_initialized():
@@ -31,3 +25,14 @@ def connect() -> None:
         )
     else:
         ray.init(address=os.environ["RAY_ADDRESS"])
+
+
+def keep_to_loopback() -> None:
+    """Settings for a cluster that this process starts, before Ray is imported."""
+    # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.
+    for name, value in (
+        ("RAY_AUTH_MODE", "disabled"),
+        ("RAY_USAGE_STATS_ENABLED", "0"),
+        ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
+    ):
+        os.environ.setdefault(name, value)

@@ -20,6 +20,11 @@ def storage_url(text: str) -> str:
     return text if "://" in text else str(absolute_path(text))
 
 
+def _resource(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    return name, float(amount)
+
+
 def add_source_arguments(parser: Any) -> None:
     """The options that every command has that reads a task's data."""
     parser.add_argument(
@@ -36,6 +41,9 @@ def add_training_arguments(parser: Any) -> None:
     parser.add_argument("--min-workers", type=int, help="go on with so few when nodes are lost")
     parser.add_argument("--threads", type=int, help="of each worker (default: all cores but one, shared among them)")
     parser.add_argument("--cpus", type=float, default=1.0, help="that Ray reserves for each worker (default 1)")
+    parser.add_argument(
+        "--resource", action="append", default=[], type=_resource, metavar="NAME=AMOUNT", help="of Ray's, a worker"
+    )
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray; also under torchrun")
     parser.add_argument(
         "--storage", type=storage_url, default=".tandem/train", help="where checkpoints go: a path, s3://..., gs://..."
@@ -62,6 +70,7 @@ def read_compute(arguments: argparse.Namespace) -> Compute:
         min_workers=arguments.min_workers,
         threads=threads,
         cpus=arguments.cpus,
+        resources=dict(arguments.resource),
         local=arguments.local,
         storage=arguments.storage,
         checkpoint_every_s=arguments.checkpoint_every_s,

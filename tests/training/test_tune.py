@@ -81,7 +81,6 @@ def _run_main(monkeypatch: pytest.MonkeyPatch, uri: str, tmp_path: Path, *argume
         ([TOY, "--range", "optimizer.speed=lin:0..1"], "training.tune: unknown setting 'optimizer.speed'"),
         ([TOY, *RATE, "--grace", "4"], "training.tune: asha has nothing to decide"),
         ([TOY, *RATE, "--set", "task=no_such"], "training.tune: 'no_such' names neither"),
-        ([TOY, *RATE, "--num-workers", "2"], "training.tune: trials of 2 workers train from beginning to end"),
     ],
 )
 def test_the_command_answers_a_mistake_in_one_line_and_writes_nothing(

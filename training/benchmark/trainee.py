@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--run-id", default="")
     parser.add_argument("--kill", default="")
     parser.add_argument("--pause-s", type=float, default=0.0)
+    parser.add_argument("--spare-nodes", action="store_true", help="train on nodes with a resource named spare")
     parser.add_argument("--checkpoint-every-s", type=float, default=1e9)
     arguments = parser.parse_args()
     out = arguments.out.resolve()
@@ -106,6 +107,8 @@ def main() -> None:
     compute = Compute(
         workers=arguments.workers,
         min_workers=arguments.min_workers,
+        grow_after_s=2.0,
+        resources={"spare": 1.0} if arguments.spare_nodes else {},
         local=arguments.how == "here",
         storage=str(out / "storage"),
         checkpoint_every_s=arguments.checkpoint_every_s,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +71,11 @@ class Compute:
 
     workers: int = 1
     min_workers: int | None = None
+    grow_after_s: float = 60.0  # with fewer than `workers`, look so often whether there is room for more
     threads: int = 1  # of each worker
     cpus: float = 1.0  # that Ray reserves for each worker: a share of the cluster, not a bound
+    # Of Ray's own-named resources, for each worker: they keep a training on the nodes that have them.
+    resources: Mapping[str, float] = field(default_factory=dict)
     local: bool = False  # in this process, without Ray
     storage: str = ".tandem/train"
     checkpoint_every_s: float = 60.0

@@ -53,7 +53,8 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
             use_gpu=gpus,
-            resources_per_worker={"CPU": compute.cpus, **({"GPU": 1.0} if gpus else {})},
+            elastic_resize_monitor_interval_s=compute.grow_after_s,  # type: ignore[call-arg]  # Train V2's
+            resources_per_worker={"CPU": compute.cpus, **({"GPU": 1.0} if gpus else {}), **compute.resources},
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
             name=name,
@@ -100,10 +101,15 @@ def _faults(url: str) -> Any:
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             folder = RunFolder(url)
             said = {rank: str(error).strip().splitlines() or [""] for rank, error in worker_exceptions.items()}
-            cause = "; ".join(f"worker {rank}: {lines[-1].strip()}" for rank, lines in sorted(said.items()))
+            cause = "; ".join(f"worker {rank}: {_brief(lines[-1])}" for rank, lines in sorted(said.items()))
             folder.ledger.add("failed", folder.store.last_attempt(), cause=cause)
 
     return Faults()
+
+
+def _brief(line: str) -> str:
+    """The first sentence: Ray goes on with all that may have been the matter."""
+    return line.strip().split(". ")[0][:200]
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
