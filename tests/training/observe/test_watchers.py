@@ -1,0 +1,84 @@
+"""What looks on while a training runs: where its time goes, its log, its events and its trace."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+from torch.nn import functional
+
+from tests.toys import image_recipe, images
+from training.loop.fit import fit
+from training.loop.watcher import Watcher
+from training.models.architecture import build
+from training.observe.json_log import JsonLog
+from training.observe.profile import Profile
+from training.observe.tensorboard import TensorBoard
+from training.observe.timing import Timing
+from training.recipe import override
+from training.task import Source
+
+
+def _train(*watchers: Watcher, slow_loss_s: float = 0.0) -> None:
+    task, recipe = images(Source()), override(image_recipe(), ["epochs=3"])
+
+    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        time.sleep(slow_loss_s)
+        return functional.cross_entropy(logits, labels)
+
+    module = build(recipe.architecture, task.encoding)
+    fit(recipe, module, task.encoding, task.splits["train"], task.splits["val"], loss=loss, watchers=watchers)
+
+
+def test_time_is_counted_where_it_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = Timing()
+    _train(timing, slow_loss_s=0.02)
+    assert timing.breakdown.share("forward") > 0.5
+    assert timing.breakdown.seconds["forward"] >= 18 * 0.02
+
+    from training.loop.batches import Batches
+
+    read = Batches._read
+    monkeypatch.setattr(Batches, "_read", lambda *arguments: (time.sleep(0.03), read(*arguments))[1])
+    timing = Timing()
+    _train(timing)
+    assert timing.breakdown.verdict().startswith("data-bound")
+
+
+def test_a_watchers_own_time_is_that_of_keeping() -> None:
+    class Slow(Watcher):
+        def step(self, *arguments: object) -> None:
+            time.sleep(0.02)
+
+    timing = Timing()
+    _train(timing, Slow())
+    assert timing.breakdown.verdict().startswith("checkpoint-bound")
+
+
+def test_the_log_is_one_json_object_a_line(tmp_path: Path) -> None:
+    _train(JsonLog(tmp_path / "log.jsonl", "run"))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["begin", "epoch", "epoch", "epoch", "end"]
+    assert {line["run"] for line in lines} == {"run"}
+    assert lines[-1]["at"] == [4, 0]
+    assert lines[-1]["finished"] is True
+    assert lines[1]["val_accuracy"] <= 1
+    assert "bound" in lines[-1]["verdict"]
+
+
+def test_tensorboard_finds_the_figures_of_each_epoch(tmp_path: Path) -> None:
+    _train(TensorBoard(tmp_path))
+    (events,) = tmp_path.iterdir()
+    content = events.read_bytes()
+    for name in (b"loss/train", b"accuracy/val", b"time/forward_share"):
+        assert content.count(name) == 3
+
+
+@pytest.mark.slow
+def test_a_trace_holds_the_operations_of_some_steps(tmp_path: Path) -> None:
+    _train(Profile(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert "aten::conv2d" in names
+    assert any(str(name).startswith("Optimizer.step") for name in names)
