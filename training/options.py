@@ -7,6 +7,7 @@ from typing import Any
 
 from training.address import absolute_location
 from training.launch.job import Compute, Observation
+from training.parallel.plan import add_plan_arguments, read_plan
 from training.task import Source
 
 
@@ -49,6 +50,7 @@ def add_training_arguments(parser: Any) -> None:
         "--storage", type=storage_url, default=".tandem/train", help="where checkpoints go: a path, s3://..., gs://..."
     )
     parser.add_argument("--checkpoint-every-s", type=float, default=60.0, help="default 60")
+    add_plan_arguments(parser)
     parser.add_argument("--tensorboard", type=absolute_path, metavar="FOLDER", help="write TensorBoard's event files")
     parser.add_argument("--profile", action="store_true", help="trace some steps with torch's profiler")
     parser.add_argument("--log-samples", action="store_true", help="write down which rows each step read")
@@ -72,6 +74,7 @@ def read_compute(arguments: argparse.Namespace) -> Compute:
         cpus=arguments.cpus,
         resources=dict(arguments.resource),
         local=arguments.local,
+        plan=read_plan(arguments),
         storage=arguments.storage,
         checkpoint_every_s=arguments.checkpoint_every_s,
     )

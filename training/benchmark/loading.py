@@ -145,9 +145,7 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training.benchmark.loading")
     parser.add_argument("recipe", nargs="?", default="digits")
-    parser.add_argument(
-        "--heavy", default="augmentation.policy=rand_augment", help="a setting that loads the pipeline"
-    )
+    parser.add_argument("--heavy", default="augmentation.policy=rand_augment", help="a setting that loads the pipeline")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=60)

@@ -15,14 +15,22 @@ URGENT_EVERY_S = 1.0  # when it is known that a worker will soon be gone
 class Keeper(Watcher):
     """Saves every `every_s` seconds (between two steps), every `every_epochs` epochs, and at the end.
 
-    The first worker's copy is everyone's: replicas are alike. A save that comes due while one is still being written
-    is left to the next step, so a slow store makes checkpoints rarer and training no slower.
+    The first worker's copy is everyone's: replicas are alike, and the others need no Keeper. Where the model is cut
+    among the workers (`is_sharded`) each has one, and all together gather the state in the first, whose saver writes
+    it; that is done at epochs' ends alone, since their clocks do not agree within one. A save that comes due while one
+    is still being written is left to the next step, so a slow store makes checkpoints rarer and training no slower.
     """
 
     def __init__(
-        self, saver: AsyncSaver, every_s: float, every_epochs: int, is_urgent: Callable[[], bool] = lambda: False
+        self,
+        saver: AsyncSaver | None,
+        every_s: float,
+        every_epochs: int,
+        is_urgent: Callable[[], bool] = lambda: False,
+        is_sharded: bool = False,
     ) -> None:
-        self._saver, self._every_s, self._every_epochs, self._is_urgent = saver, every_s, every_epochs, is_urgent
+        self._saver, self._every_s, self._every_epochs = saver, every_s, every_epochs
+        self._is_urgent, self._is_sharded = is_urgent, is_sharded
         self._saved_at = time.monotonic()
         self._saved: Position | None = None
 
@@ -31,6 +39,8 @@ class Keeper(Watcher):
         self._saved = training.position if training.position != Position() else None
 
     def step(self, training: Training, batch: Batch) -> None:
+        if self._is_sharded or self._saver is None:
+            return
         every_s = URGENT_EVERY_S if self._is_urgent() else self._every_s
         if time.monotonic() - self._saved_at >= every_s and not self._saver.busy:
             self._save(training)
@@ -42,11 +52,14 @@ class Keeper(Watcher):
     def end(self, training: Training) -> None:
         if training.position != self._saved:
             self._save(training)
-        self._saver.settle()
-        self._saver.close()
+        if self._saver:
+            self._saver.settle()
+            self._saver.close()
 
     def _save(self, training: Training) -> None:
         training.require_finite()
         position = training.position
-        self._saver.save(training.state(), position.epoch, position.step)
+        state = training.state()
+        if self._saver:
+            self._saver.save(state, position.epoch, position.step)
         self._saved, self._saved_at = position, time.monotonic()

@@ -1,6 +1,7 @@
 """Train in this process: alone, or as one of those that torchrun started."""
 
 import contextlib
+import datetime
 import os
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
 from training.loop.training import Training
 from training.loop.worker import Worker
+from training.parallel.plan import Plan
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,12 +28,12 @@ def is_first() -> bool:
 def train_here(job: TrainJob, compute: Compute) -> Training:
     """fit() in this process. SIGTERM ends it between two steps, with all of it kept."""
     asked = threading.Event()
-    with _workers() as worker, on_termination(asked.set):
+    with _workers(compute.plan) as worker, on_termination(asked.set):
         return work(job, compute, worker, [StopWhen(asked.is_set)])
 
 
 @contextlib.contextmanager
-def _workers() -> Iterator[Worker]:
+def _workers(plan: Plan) -> Iterator[Worker]:
     """This process among those of torchrun, connected with them; alone without it."""
     import torch
 
@@ -44,8 +46,10 @@ def _workers() -> Iterator[Worker]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # or Gloo looks for the host's name, which may be no address
     if gpu:
         torch.cuda.set_device(local_rank)
-    torch.distributed.init_process_group("nccl" if gpu else "gloo")
+    device = f"cuda:{local_rank}" if gpu else "cpu"
+    timeout = datetime.timedelta(seconds=plan.timeout_s)
+    torch.distributed.init_process_group(plan.backend(device), timeout=timeout)
     try:
-        yield Worker(rank, world_size, f"cuda:{local_rank}" if gpu else "cpu")
+        yield Worker(rank, world_size, device)
     finally:
         torch.distributed.destroy_process_group()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.parallel.plan import Plan
 from training.recipe import Recipe, flatten
 from training.task import Source
 
@@ -76,6 +77,7 @@ class Compute:
     cpus: float = 1.0  # that Ray reserves for each worker: a share of the cluster, not a bound
     # Of Ray's own-named resources, for each worker: they keep a training on the nodes that have them.
     resources: Mapping[str, float] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)  # how the workers share the work of one model
     local: bool = False  # in this process, without Ray
     storage: str = ".tandem/train"
     checkpoint_every_s: float = 60.0
@@ -88,6 +90,8 @@ class Compute:
             raise ValueError(f"{self.workers} workers need Ray or torchrun: leave out --local, or train with one")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise ValueError(f"min_workers is {self.min_workers}: it must lie in 1..{self.workers}")
+        if not self.local:
+            self.plan.shape(self.workers)  # refuses a number of workers that it cannot arrange
         if not self.checkpoint_every_s > 0 or self.checkpoint_every_epochs < 1:
             raise ValueError(
                 f"a checkpoint every {self.checkpoint_every_s} s and {self.checkpoint_every_epochs} epochs: "

@@ -62,7 +62,7 @@ def work(
         return fit(
             job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
             loss=job.make_loss() if job.make_loss else None, worker=worker, start=attempt.state,
-            until_epoch=job.until_epoch,
+            until_epoch=job.until_epoch, plan=compute.plan,
             watchers=[
                 *_watchers(job, compute, worker, folder, attempt, is_urgent),
                 *(job.make_watchers(worker) if job.make_watchers else ()),
@@ -91,16 +91,16 @@ def _watchers(
     job: TrainJob, compute: Compute, worker: Worker, folder: RunFolder, attempt: Attempt, is_urgent: Callable[[], bool]
 ) -> list[Watcher]:
     local = folder.local_path
-    made: list[Watcher] = []
+    saver = AsyncSaver(folder.store, attempt.number, worker.world_size) if worker.rank == 0 else None
+    is_sharded = not compute.plan.shape(worker.world_size).is_plain
+    keeper = Keeper(saver, compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent, is_sharded)
+    made: list[Watcher] = [keeper] if is_sharded and worker.rank else []
     if worker.rank == 0:
         made = [
             Journal(folder.ledger, attempt.number, local / "mark" if local else None, attempt.rejected),
             ProgressBar(),
             EpochLog(job),
-            Keeper(
-                AsyncSaver(folder.store, attempt.number, worker.world_size),
-                compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent,
-            ),
+            keeper,
             Timing(),
         ]  # fmt: skip
         if job.observation.tensorboard:

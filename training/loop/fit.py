@@ -6,7 +6,7 @@ Shape suffixes: B batch, C classes.
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from training.loop.augment import trim_padding
 from training.loop.batches import Batches
 from training.loop.losses import Loss, make_loss
 from training.loop.step import Stepper
-from training.loop.training import Best, EpochRecord, Position, Training, copy_weights
+from training.loop.training import EpochRecord, Position, Training
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.observe.clock import StepClock
-from training.parallel.strategy import make_strategy
+from training.parallel.choice import make_strategy
+from training.parallel.plan import Plan
+from training.parallel.strategy import Strategy
 from training.recipe import Recipe
 from training.task import Split
 
@@ -38,34 +40,40 @@ def fit(
     val: Split,
     loss: Loss | None = None,
     worker: Worker | None = None,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | Callable[[Training], None] | None = None,
     until_epoch: int | None = None,
     watchers: Sequence[Watcher] = (),
+    plan: Plan = Plan(),  # noqa: B008
 ) -> Training:
     """Train `module` by `recipe`; `.best` of what it returns has the weights of the epoch with the best val accuracy.
 
     With `recipe.ema_decay` above 0 these are the averaged weights, and they are what is validated.
-    With `worker.world_size` above 1 torch.distributed must be initialized; every worker calls fit() and reads its own
-    part of each global batch. `start` is a `Training.state()` to go on from. Returns early after `until_epoch`, or
-    when a watcher wants it: `.finished` says which. Raises TrainingError when the loss is no longer finite or memory
-    does not suffice, and ValueError where a step has too few rows for the workers.
+    With `worker.world_size` above 1 torch.distributed must be initialized; every worker calls fit(), and `plan` says
+    how they share the work. `start` is a `Training.state()` to go on from, of any plan, or what restores a Training by
+    itself. Returns early after `until_epoch`, or when a watcher wants it: `.finished` says which. Raises TrainingError
+    when the loss is no longer finite or memory does not suffice, and ValueError where a step has too few rows for the
+    workers or the plan does not fit.
     """
     worker = worker or Worker()
-    batches = Batches(recipe, encoding, train, worker)
-    if len(train) // batches.steps < worker.world_size:
+    strategy = make_strategy(recipe, worker, plan)
+    reader = strategy.reader
+    batches = Batches(recipe, encoding, train, reader)
+    if len(train) // batches.steps < reader.world_size:
         raise ValueError(
-            f"a step of {len(train) // batches.steps} rows cannot be shared by {worker.world_size} workers: use fewer"
+            f"a step of {len(train) // batches.steps} rows cannot be shared by {reader.world_size} workers: use fewer"
         )
     module.to(worker.device)
     if isinstance(encoding, ImageEncoding):
         # Convolutions are a fifth to a third faster with channels last; the weights are returned in the usual order.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = Training(recipe, module, batches.steps, worker)
-    if start:
+    training = Training(recipe, module, batches.steps, worker, strategy)
+    if callable(start):
+        start(training)
+    elif start:
         training.restore(start)
     clock = StepClock(worker.on_gpu)
     loss = loss or make_loss(recipe, train.labels, len(encoding.labels))
-    stepper = Stepper(training, make_strategy(recipe, module, worker), batches, loss, clock)
+    stepper = Stepper(training, batches, loss, clock)
     training.last_epoch = min(recipe.epochs, until_epoch or recipe.epochs)
     agreement = Agreement(worker)
     with contextlib.closing(batches), _determinism(recipe):
@@ -113,14 +121,12 @@ def _train_epoch(
 
 def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: StepClock) -> EpochRecord:
     """Validate, keep what is best, and make `training` ready for the next epoch."""
-    recipe, worker, epoch = training.recipe, training.worker, training.position.epoch
+    recipe, strategy, epoch = training.recipe, training.strategy, training.position.epoch
     clock.skip()
-    _share_buffers(training.kept, worker)
-    val_loss, val_accuracy = validate(training.kept, encoding, val, worker)
-    loss_sum, rows = _sum_over_workers([float(training.loss_sum), training.rows], worker)
-    if val_accuracy >= training.best.accuracy:
-        reached = epoch if val_accuracy > training.best.accuracy else training.best.reached
-        training.best = Best(epoch, reached, val_accuracy, copy_weights(training.kept))
+    strategy.share_buffers(training.kept)
+    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy)
+    loss_sum, rows = strategy.sum_over_workers([float(training.loss_sum), training.rows])
+    training.keep_if_best(epoch, val_accuracy)
     record = EpochRecord(
         epoch, loss_sum / rows, val_loss, val_accuracy, training.optimizer.param_groups[0]["lr"],
         rows / training.seconds, training.seconds,
@@ -135,37 +141,26 @@ def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: Step
     return record
 
 
-def _share_buffers(module: nn.Module, worker: Worker) -> None:
-    """Give every worker the first one's running statistics: each has only seen its own part of the last batch."""
-    if worker.world_size > 1:
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
-def _sum_over_workers(values: Sequence[float], worker: Worker) -> list[float]:
-    sums = torch.tensor(values, dtype=torch.float64)
-    if worker.world_size > 1:
-        sums = sums.to(worker.device)
-        torch.distributed.all_reduce(sums)
-    return [float(value) for value in sums]
-
-
-def validate(module: nn.Module, encoding: Encoding, split: Split, worker: Worker) -> tuple[float, float]:
+def validate(module: nn.Module, encoding: Encoding, split: Split, strategy: Strategy) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over `split`, whose rows the workers share among them."""
     module.eval()
-    sums = torch.zeros(3, dtype=torch.float64, device=worker.device)
-    with torch.inference_mode():
-        for first in range(worker.rank * VALIDATION_ROWS, len(split), VALIDATION_ROWS * worker.world_size):
-            inputs = torch.from_numpy(split.inputs[first : first + VALIDATION_ROWS].copy())
+    reader = strategy.reader
+    sums = torch.zeros(3, dtype=torch.float64, device=reader.device)
+    with torch.no_grad():
+        for first in range(0, len(split), VALIDATION_ROWS * reader.world_size):
+            rows = slice(first + reader.rank * VALIDATION_ROWS, first + (reader.rank + 1) * VALIDATION_ROWS)
+            labels_B = torch.from_numpy(split.labels[rows]).to(reader.device)
+            # Without rows of its own a worker still computes, since others may need the weights that it holds.
+            inputs = torch.from_numpy(split.inputs[rows if len(labels_B) else slice(1)].copy())
             if isinstance(encoding, TextEncoding):
                 inputs = trim_padding(inputs, encoding.pad_id)
-            labels_B = torch.from_numpy(split.labels[first : first + VALIDATION_ROWS]).to(worker.device)
-            logits_BC = module(inputs.to(worker.device)).float()
-            sums[0] += functional.cross_entropy(logits_BC, labels_B, reduction="sum")
-            sums[1] += (logits_BC.argmax(dim=1) == labels_B).sum()
-            sums[2] += len(labels_B)
-    loss_sum, correct, rows = _sum_over_workers(sums.tolist(), worker)
-    return loss_sum / rows, correct / rows
+            logits_BC = strategy.logits(module, inputs.to(reader.device))
+            if len(labels_B) and strategy.counts:
+                sums[0] += functional.cross_entropy(logits_BC, labels_B, reduction="sum")
+                sums[1] += (logits_BC.argmax(dim=1) == labels_B).sum()
+                sums[2] += len(labels_B)
+    loss_sum, correct, rows_seen = strategy.sum_over_workers(sums.tolist())
+    return loss_sum / rows_seen, correct / rows_seen
 
 
 @contextlib.contextmanager

@@ -4,14 +4,14 @@ import logging
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.loop.batches import Batch, Batches
 from training.loop.losses import Loss
 from training.loop.training import Training, TrainingError
 from training.loop.worker import seed_step
 from training.observe.clock import StepClock
-from training.parallel.strategy import Part, Strategy
+from training.parallel.strategy import Part
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ NAMED_ROWS = 16
 
 
 class Stepper:
-    def __init__(self, training: Training, strategy: Strategy, batches: Batches, loss: Loss, clock: StepClock) -> None:
-        self._training, self._strategy, self._batches = training, strategy, batches
+    def __init__(self, training: Training, batches: Batches, loss: Loss, clock: StepClock) -> None:
+        self._training, self._strategy, self._batches = training, training.strategy, batches
         self._loss, self._clock = loss, clock
         self.micro_batch = training.recipe.micro_batch
         self._parameters = [p for p in training.module.parameters() if p.requires_grad]
@@ -35,13 +35,12 @@ class Stepper:
     def __call__(self, batch: Batch) -> None:
         """Train on this worker's share of a batch; raises TrainingError where its gradient is not finite."""
         training, clock = self._training, self._clock
-        worker, position = training.worker, training.position
-        seed_step(training.recipe.seed, position.epoch, position.step, worker.rank)
+        self._seed()
         batch_loss = self._gradient(batch)
         optimizer, scaler = training.optimizer, training.scaler
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters, training.recipe.clip_norm, foreach=True)
+        norm = self._strategy.clip(self._parameters, training.recipe.clip_norm)
         self._count_skipped(norm)
         scaler.step(optimizer)
         scaler.update()
@@ -49,8 +48,9 @@ class Stepper:
         training.schedule.step()
         if training.averaged:
             training.averaged.update_parameters(training.module)
-        training.loss_sum += batch_loss
-        training.rows += len(batch.ids)
+        if self._strategy.counts:
+            training.loss_sum += batch_loss
+            training.rows += len(batch.ids)
         clock.mark("optimizer")
 
     def _gradient(self, batch: Batch) -> Tensor:
@@ -60,7 +60,7 @@ class Stepper:
             try:
                 return self._strategy.forward_backward(self._parts(batch), self._loss, training.scaler, self._clock)
             except torch.OutOfMemoryError as error:
-                size = min(self.micro_batch or len(batch.ids), len(batch.ids))
+                size = self._part_rows(batch)
                 half = math.ceil(size / 2)
                 if size == 1 or training.worker.world_size > 1:
                     # Others wait for this worker's gradients: it cannot begin the step again by itself.
@@ -71,16 +71,30 @@ class Stepper:
             training.optimizer.zero_grad(set_to_none=True)
             if training.worker.on_gpu:
                 torch.cuda.empty_cache()
-            seed_step(training.recipe.seed, training.position.epoch, training.position.step, training.worker.rank)
+            self._seed()
             logger.warning("out of memory with %d rows at %s: on with micro-batches of %d", size, self._here(), half)
             self.micro_batch = half
 
+    def _seed(self) -> None:
+        position = self._training.position
+        seed_step(self._training.recipe.seed, position.epoch, position.step, self._strategy.draws)
+
+    def _part_rows(self, batch: Batch) -> int:
+        """How many rows at most go through the model at once; the same for all who read this batch."""
+        largest_share = -(-batch.rows // self._strategy.reader.world_size)
+        return min(self.micro_batch or self._strategy.rows_at_once(largest_share), largest_share)
+
     def _parts(self, batch: Batch) -> list[Part]:
-        size = self.micro_batch or len(batch.ids)
-        # Gradients are averaged over the workers, so a worker's rows weigh as many times more as there are workers.
-        scale = self._training.worker.world_size / batch.rows
-        inputs, targets = torch.split(batch.inputs, size), torch.split(batch.targets, size)
-        return [Part(i, t, len(t) * scale) for i, t in zip(inputs, targets, strict=True)]
+        readers = self._strategy.reader.world_size
+        # As many for each reader, whose share may be a row smaller: a part may be one row that weighs nothing.
+        count = math.ceil(-(-batch.rows // readers) / self._part_rows(batch))
+        # Gradients are averaged over those who read, so their rows weigh as many times more as there are of them.
+        scale = readers / batch.rows
+        inputs, targets = torch.tensor_split(batch.inputs, count), torch.tensor_split(batch.targets, count)
+        return [
+            Part(i, t, len(t) * scale) if len(t) else Part(batch.inputs[:1], batch.targets[:1], 0.0)
+            for i, t in zip(inputs, targets, strict=True)
+        ]
 
     def _count_skipped(self, norm: Tensor) -> None:
         """The norm is finite only if the loss and every gradient are: one check for all of them."""

@@ -1,17 +1,22 @@
 """Training: everything a training is between two steps, which is all that a checkpoint has to hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from training.loop.averaging import make_average
 from training.loop.optimizers import make_optimizer
 from training.loop.schedules import make_schedule
 from training.loop.worker import Worker
+from training.parallel.named_state import Slots, load_slots, named_slots, rebind
+from training.parallel.strategy import Strategy
 from training.recipe import Recipe
+
+OPTIMIZER = "optimizer."  # begins the names of those groups of tensors that an optimizer remembers
 
 
 class TrainingError(RuntimeError):
@@ -48,16 +53,23 @@ class Best:
 
 
 class Training:
-    """The module in training with its optimizer, schedule, scaler, averages, and how far it is."""
+    """The module in training with its optimizer, schedule, scaler, averages, and how far it is.
 
-    def __init__(self, recipe: Recipe, module: nn.Module, steps_per_epoch: int, worker: Worker) -> None:
+    `strategy` leaves in `module` what this process holds of it. Where it `is_sharded`, `state` and `keep_if_best` are
+    called by all processes together, and what they make is in the first one alone.
+    """
+
+    def __init__(
+        self, recipe: Recipe, module: nn.Module, steps_per_epoch: int, worker: Worker, strategy: Strategy | None = None
+    ) -> None:
         self.recipe, self.module, self.worker, self.steps_per_epoch = recipe, module, worker, steps_per_epoch
-        self.optimizer = make_optimizer(recipe, module)
-        self.schedule = make_schedule(recipe, self.optimizer, steps_per_epoch * recipe.epochs)
-        self.scaler = torch.amp.GradScaler(worker.device.split(":")[0], enabled=recipe.precision == "fp16")
+        self.strategy = strategy or Strategy(recipe, worker)
         self.averaged = make_average(recipe, module)
+        self.optimizer = self._spread()
+        self.schedule = make_schedule(recipe, self.optimizer, steps_per_epoch * recipe.epochs)
+        self.scaler = self.strategy.make_scaler()
         self.position = Position()
-        # Of the epoch under way, as this worker counts: where it was interrupted, the first worker's sums go on.
+        # Of the epoch under way, as this worker counts; after a resume the first worker goes on from the sums of all.
         self.loss_sum = torch.zeros((), device=worker.device)
         self.rows = 0
         self.seconds = 0.0
@@ -67,6 +79,20 @@ class Training:
         self.last_epoch = recipe.epochs  # of this call of fit()
         # Raises TrainingError where the last gradients were not finite. Ask before keeping what a GPU computed.
         self.require_finite: Callable[[], None] = lambda: None
+
+    def _spread(self) -> torch.optim.Optimizer:
+        """Leave to this process its part of the model, and make the optimizer of that part."""
+        module, averaged, strategy = self.module, self.averaged, self.strategy
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        optimizer = make_optimizer(self.recipe, module)
+        strategy.spread(module)
+        if averaged:
+            strategy.spread(averaged.module)
+            if strategy.is_sharded:
+                _average_parts(averaged)
+        rebind(optimizer, names, module, strategy.names)
+        strategy.wrap(module)
+        return optimizer
 
     @property
     def kept(self) -> nn.Module:
@@ -82,48 +108,90 @@ class Training:
         """Whether it came as far as it was told, which is not to its end."""
         return not self.finished and self.position.epoch > self.last_epoch
 
-    def state(self) -> dict[str, Any]:
-        """All of it as tensors, numbers, strings, lists and dicts. The tensors are those being trained."""
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All that is as large as the model, in groups, by parameter: what this process holds, and no copy of it."""
+        held = {"model": self.module.state_dict()}
+        held |= {OPTIMIZER + slot: named for slot, named in named_slots(self.optimizer, self.module).items()}
+        if self.averaged:
+            held["average"] = self.averaged.module.state_dict()
+        return held
+
+    def numbers(self) -> dict[str, Any]:
+        """All the rest, for all workers together."""
+        loss_sum, rows = self.strategy.totals(self.loss_sum, self.rows)
         return {
+            "loss_sum": loss_sum,
+            "rows": rows,
+            "seconds": self.seconds,
             "position": [self.position.epoch, self.position.step],
-            "model": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": self.averaged.state_dict() if self.averaged else None,
-            "loss_sum": self.loss_sum,
-            "rows": self.rows,
-            "seconds": self.seconds,
+            "averaged_steps": int(self.averaged.n_averaged) if self.averaged else 0,
             "best": {field.name: getattr(self.best, field.name) for field in fields(Best)},
             "records": [asdict(record) for record in self.records],
             "stopped_early": self.stopped_early,
         }
 
-    def _groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors, numbers, strings, lists and dicts, for any number of processes under any plan.
+
+        The tensors are those being trained where one process holds them all.
+        """
+        return {**self.numbers(), **{group: self.strategy.gather(held) for group, held in self.tensors().items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
-        self.position = Position(*state["position"])
-        self.module.load_state_dict(state["model"])
-        # The recipe's rates and decays hold, not those that the state was made with; the schedule follows.
-        options = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, chosen in zip(self._groups(), options, strict=True):
-            group.update(chosen)
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        strategy, held = self.strategy, self.module.state_dict()
+        self.module.load_state_dict(strategy.scatter(state["model"], held))
         if self.averaged:
-            self.averaged.load_state_dict(state["average"])
-        self.loss_sum = state["loss_sum"].to(self.worker.device, copy=True)
-        self.rows, self.seconds = state["rows"], state["seconds"]
-        self.best = Best(**state["best"])
-        self.records = tuple(EpochRecord(**record) for record in state["records"])
-        self.stopped_early = state["stopped_early"]
+            self.averaged.module.load_state_dict(strategy.scatter(state["average"], held))
+        parameters = dict(self.module.named_parameters())
+        slots = {
+            # Copies: an optimizer takes what it is given for its own, and changes it.
+            group.removeprefix(OPTIMIZER): {n: part.clone() for n, part in strategy.scatter(full, parameters).items()}
+            for group, full in state.items()
+            if group.startswith(OPTIMIZER)
+        }
+        self.restore_numbers(state, slots)
+
+    def restore_numbers(self, numbers: dict[str, Any], slots: Slots) -> None:
+        """Inverse of `numbers`; `slots` are the optimizer's tensors as this process holds them."""
+        load_slots(self.optimizer, self.module, slots)
+        self.position = Position(*numbers["position"])
+        self.schedule.load_state_dict(numbers["schedule"])
+        self.scaler.load_state_dict(numbers["scaler"])
+        if self.averaged:
+            self.averaged.n_averaged.fill_(numbers["averaged_steps"])
+        self.seconds = numbers["seconds"]
+        if self.worker.rank == 0:
+            self.loss_sum = numbers["loss_sum"].to(self.worker.device, copy=True)
+            self.rows = numbers["rows"]
+        self.best = Best(**numbers["best"])
+        self.records = tuple(EpochRecord(**record) for record in numbers["records"])
+        self.stopped_early = numbers["stopped_early"]
+
+    def keep_if_best(self, epoch: int, accuracy: float) -> None:
+        """Keep the weights of `epoch` where its val `accuracy` is no worse than any before."""
+        if accuracy >= self.best.accuracy:
+            reached = epoch if accuracy > self.best.accuracy else self.best.reached
+            self.best = Best(epoch, reached, accuracy, copied(self.strategy.gather(self.kept.state_dict())))
 
 
-def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In the CPU's memory, in the usual order."""
     return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in module.state_dict().items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()
     }
+
+
+def _average_parts(averaged: AveragedModel) -> None:
+    """Average what this process holds of each tensor: one call takes no mix of tensors that are cut and whole ones."""
+    from training.parallel.shards import local
+
+    blend = averaged.multi_avg_fn
+    assert blend is not None
+
+    def blend_parts(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        blend([local(tensor) for tensor in averages], [local(tensor) for tensor in weights], steps)
+
+    averaged.multi_avg_fn = blend_parts

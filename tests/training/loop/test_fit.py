@@ -1,8 +1,5 @@
 import copy
 import dataclasses
-import multiprocessing
-import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from training.loop.training import EpochRecord, Position, Training, TrainingErro
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.architecture import Architecture, build
+from training.parallel.strategy import Strategy
 from training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from training.task import Source, Split, Task
 
@@ -250,7 +248,7 @@ def test_the_weights_are_those_of_the_best_epoch(toy: Task) -> None:
     assert records[-1].val_accuracy < best
     module = _module(recipe, toy)
     module.load_state_dict(weights)
-    assert validate(module, toy.encoding, toy.splits["val"], Worker())[1] == best
+    assert validate(module, toy.encoding, toy.splits["val"], Strategy(image_recipe(), Worker()))[1] == best
     assert any(
         record.val_accuracy == best and _same(weights, s["model"]) for record, s in zip(records, states, strict=True)
     )
@@ -298,7 +296,8 @@ def test_averaged_weights_are_what_is_validated(toy: Task) -> None:
     weights, records, _ = _fit(_averaging(), toy)
     module = _module(_averaging(), toy)
     module.load_state_dict(weights)
-    assert validate(module, toy.encoding, toy.splits["val"], Worker())[1] == max(r.val_accuracy for r in records)
+    found = validate(module, toy.encoding, toy.splits["val"], Strategy(_averaging(), Worker()))
+    assert found[1] == max(record.val_accuracy for record in records)
 
 
 def test_averaging_leaves_the_training_itself_as_it_is(toy: Task) -> None:
@@ -337,7 +336,7 @@ def test_images_in_batches_by_length_are_refused(toy: Task) -> None:
 def test_validation_is_exact_over_several_batches(toy: Task) -> None:
     module = _module(image_recipe(), toy).eval()
     split = Split(np.tile(toy.splits["val"].inputs, (9, 1, 1, 1)), np.tile(toy.splits["val"].labels, 9))
-    loss, accuracy = validate(module, IMAGES, split, Worker())
+    loss, accuracy = validate(module, IMAGES, split, Strategy(image_recipe(), Worker()))
     with torch.inference_mode():
         logits = module(torch.from_numpy(split.inputs))
     labels = torch.from_numpy(split.labels)
@@ -385,57 +384,3 @@ def test_more_workers_than_rows_a_step_are_refused(toy: Task) -> None:
     recipe = dataclasses.replace(image_recipe(), batch_size=2)
     with pytest.raises(ValueError, match="a step of 2 rows cannot be shared by 3 workers"):
         _fit(recipe, toy, worker=Worker(rank=0, world_size=3))
-
-
-def _work(rank: int, port: int) -> tuple[dict[str, Tensor], list[float], dict[str, Tensor]]:
-    """One of two workers; returns its weights, its val accuracies, and its weights of a model with statistics."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    try:
-        weights, records, _ = _fit(_together(), images(Source()), worker=Worker(rank, 2))
-        averaging = dataclasses.replace(_averaging(), epochs=1)
-        normalized, _, _ = _fit(averaging, images(Source()), worker=Worker(rank, 2))
-    finally:
-        torch.distributed.destroy_process_group()
-    return weights, [record.val_accuracy for record in records], normalized
-
-
-def _work_and_save(rank: int, port: int, path: str) -> None:
-    torch.save(_work(rank, port), path)
-
-
-def _together() -> Recipe:
-    return dataclasses.replace(image_recipe(), architecture=DENSE, epochs=3, optimizer=Optimizer("sgd", lr=0.05))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.mark.slow
-def test_two_workers_reach_the_weights_of_one(toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, records, _ = _fit(_together(), toy)
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    )
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    port = _free_port()
-    other = multiprocessing.get_context("spawn").Process(
-        target=_work_and_save, args=(1, port, str(tmp_path / "other.pt")), daemon=True
-    )
-    other.start()
-    try:
-        weights, accuracies, normalized = _work(0, port)
-        other.join(60)
-    finally:
-        other.kill()
-    others_weights, others_accuracies, others_normalized = torch.load(tmp_path / "other.pt", weights_only=True)
-    assert accuracies == others_accuracies == [record.val_accuracy for record in records]
-    assert _same(weights, others_weights)
-    # Running statistics too: what is validated by all is what the first one keeps.
-    assert _same(normalized, others_normalized)
-    for name, tensor in alone.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,52 @@
+import torch
+from torch import nn
+
+from training.parallel.named_state import load_slots, named_slots, rebind
+
+
+def _stepped(module: nn.Module, lr: float) -> torch.optim.Optimizer:
+    groups = [{"params": [module.get_parameter("0.weight")], "lr": lr}, {"params": [module.get_parameter("1.weight")]}]
+    optimizer = torch.optim.AdamW(groups, lr=0.5, foreach=False)
+    module(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def _module() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 1, bias=False))
+
+
+def test_what_an_optimizer_remembers_goes_to_another_by_names() -> None:
+    torch.manual_seed(0)
+    one, other = _module(), _module()
+    first = _stepped(one, lr=0.1)
+    slots = named_slots(first, one)
+    assert slots.keys() == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(sorted(named) == ["0.weight", "1.weight"] for named in slots.values())
+    second = torch.optim.AdamW(
+        [{"params": [other.get_parameter("0.weight")], "lr": 0.3}, {"params": [other.get_parameter("1.weight")]}],
+        foreach=True,
+    )
+    load_slots(second, other, slots)
+    # Rates, and how a process computes, are its own affair.
+    assert [group["lr"] for group in second.param_groups] == [0.3, 1e-3]
+    assert [group["foreach"] for group in second.param_groups] == [True, True]
+    for name, parameter in other.named_parameters():
+        assert torch.equal(second.state[parameter]["exp_avg"], slots["exp_avg"][name])
+
+
+def test_new_parameters_take_the_places_of_those_that_they_are_made_of() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    weights = {"params": [module.get_parameter("0.weight"), module.get_parameter("1.weight")], "lr": 0.1}
+    biases = {"params": [module.get_parameter("0.bias"), module.get_parameter("1.bias")], "lr": 0.2}
+    optimizer = torch.optim.SGD([weights, biases])
+    # The first layer in two halves; the second is gone.
+    module = nn.Sequential(nn.ModuleDict({"a": nn.Linear(3, 1), "b": nn.Linear(3, 2, bias=False)}))
+    rebind(optimizer, names, module, lambda name: name.replace("a.", "").replace("b.", ""))
+    groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    assert groups == [
+        [id(module.get_parameter("0.a.weight")), id(module.get_parameter("0.b.weight"))],
+        [id(module.get_parameter("0.a.bias"))],
+    ]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]

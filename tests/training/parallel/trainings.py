@@ -1,0 +1,133 @@
+"""What the processes of a crew do: train a toy by a recipe and a plan."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.toys import image_recipe, images, texts
+from training.loop.batches import Batch
+from training.loop.fit import fit
+from training.loop.training import EpochRecord, Training
+from training.loop.watcher import Watcher
+from training.loop.worker import Worker
+from training.models.architecture import Architecture, build
+from training.observe.clock import StepClock
+from training.parallel.plan import Plan
+from training.parallel.sharded_state import load_sharded, save_sharded
+from training.recipe import Optimizer, Recipe, Schedule
+from training.task import Source
+
+TASKS = {"tests.toys:images": images, "tests.toys:texts": texts}
+DENSE = dataclasses.replace(
+    image_recipe(), architecture=Architecture("tests.toys:dense"), epochs=3, optimizer=Optimizer("sgd", lr=0.05)
+)
+# What makes agreement hard, at once: 120 rows in batches of 17 and 18, which can be shared evenly by none, parts of
+# them, of which some worker lacks one, gradients that are clipped, and averaged weights.
+ENCODER = dataclasses.replace(
+    image_recipe(),
+    task="tests.toys:texts",
+    architecture=Architecture("tests.training.parallel.encoder:encoder"),
+    epochs=2,
+    batch_size=18,
+    micro_batch=4,
+    optimizer=Optimizer("sgd", lr=0.2),
+    schedule=Schedule("constant", 0.0),
+    clip_norm=0.5,
+    ema_decay=0.9,
+)
+
+
+@dataclass
+class Trained:
+    """What came of it in one process: `final` is the full state in the end, `states` those after steps asked for."""
+
+    weights: dict[str, Tensor]
+    records: list[EpochRecord]
+    final: dict[str, Any]
+    states: dict[int, dict[str, Any]]
+    seconds: dict[str, float]
+    read: list[list[int]]
+
+
+class Looker(Watcher):
+    def __init__(self, steps: Sequence[int], stop_after: int | None) -> None:
+        self.states: dict[int, dict[str, Any]] = {}
+        self.read: list[list[int]] = []
+        self.clock = StepClock()
+        self._steps, self._stop_after = steps, stop_after
+
+    def begin(self, training: Training, clock: StepClock) -> None:
+        self.clock = clock
+
+    def step(self, training: Training, batch: Batch) -> None:
+        self.read.append(batch.ids.tolist())
+        if len(self.read) in self._steps:
+            self.states[len(self.read)] = copy.deepcopy(training.state())
+
+    def wants_stop(self) -> bool:
+        return len(self.read) == self._stop_after
+
+
+class Saver(Watcher):
+    """Writes a sharded state after so many steps, while the training goes on."""
+
+    def __init__(self, folder: Path, after: int) -> None:
+        self._folder, self._after = folder, after
+        self._saving: Future[Any] | None = None
+
+    def step(self, training: Training, batch: Batch) -> None:
+        self._after -= 1
+        if not self._after:
+            self._saving = save_sharded(training, self._folder)
+
+    def end(self, training: Training) -> None:
+        assert self._saving is not None
+        self._saving.result()
+
+
+def train(
+    rank: int,
+    world_size: int,
+    recipe: Recipe,
+    plan: Plan,
+    start: dict[str, Any] | Callable[[Training], None] | None = None,
+    steps: Sequence[int] = (),
+    stop_after: int | None = None,
+    bad_row: int | None = None,
+    more: Sequence[Watcher] = (),
+) -> Trained:
+    """`bad_row` makes the loss of the worker that reads it as the first of a part infinite."""
+    task = TASKS[recipe.task](Source())
+    torch.manual_seed(recipe.seed)
+    module = build(recipe.architecture, task.encoding)
+    looker = Looker(steps, stop_after)
+
+    def loss(inputs: Tensor, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        mean = functional.cross_entropy(logits_BC, targets)
+        bad = bad_row is not None and torch.equal(inputs[0], torch.from_numpy(task.splits["train"].inputs[bad_row]))
+        return mean * float("inf") if bad else mean
+
+    training = fit(
+        recipe, module, task.encoding, task.splits["train"], task.splits["val"], loss=loss,
+        worker=Worker(rank, world_size), start=start, watchers=[looker, *more], plan=plan,
+    )  # fmt: skip
+    final = copy.deepcopy(training.state())
+    seconds = {str(phase): spent for phase, spent in looker.clock.seconds.items()}
+    return Trained(training.best.weights, list(training.records), final, looker.states, seconds, looker.read)
+
+
+def save(rank: int, world_size: int, recipe: Recipe, plan: Plan, folder: Path, after: int) -> Trained:
+    return train(rank, world_size, recipe, plan, more=[Saver(folder, after)])
+
+
+def load(rank: int, world_size: int, recipe: Recipe, plan: Plan, folder: Path) -> Trained:
+    return train(rank, world_size, recipe, plan, start=partial(load_sharded, folder=folder))

@@ -1,0 +1,55 @@
+"""What an optimizer remembers, by the names of parameters: the same for a whole model and for a part of one."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+Slots = dict[str, dict[str, Tensor]]  # what is remembered (such as "exp_avg") -> parameter -> tensor
+
+HOW = ("foreach", "fused")  # one call over all parameters, or one kernel
+
+
+def named_slots(optimizer: torch.optim.Optimizer, module: nn.Module) -> Slots:
+    """The tensors themselves, not copies."""
+    slots: Slots = defaultdict(dict)
+    for name, parameter in module.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                slots[slot][name] = value
+    return dict(slots)
+
+
+def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: Slots) -> None:
+    """Inverse of `named_slots`; tensors are cut as their parameters are, and the groups' settings stay as they are."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    numbered = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for group, described in zip(optimizer.param_groups, numbered["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], described["params"], strict=True):
+            for slot, tensors in slots.items():
+                if names[id(parameter)] in tensors:
+                    state[number][slot] = tensors[names[id(parameter)]]
+    optimizer.load_state_dict({"state": state, "param_groups": numbered["param_groups"]})
+
+
+def rebind(
+    optimizer: torch.optim.Optimizer,
+    before: Mapping[int, str],
+    module: nn.Module,
+    names: Callable[[str], str],
+) -> None:
+    """Put the parameters that `module` has now into the groups of those that it had, and leave out what it lost.
+
+    `before` tells the name of each old parameter by its id, `names` the old name of each new one. An optimizer is made
+    for the whole model, since which rule goes for a layer may depend on those beside it.
+    """
+    successors: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        successors[names(name)].append(parameter)
+    for group in optimizer.param_groups:
+        group["params"] = [new for old in group["params"] for new in successors[before[id(old)]]]
+        if len({getattr(parameter, "device_mesh", None) for parameter in group["params"]}) > 1:
+            # One call over all parameters takes no mix of those that are cut in different ways.
+            group.update({key: False for key in HOW if key in group})
