@@ -57,6 +57,7 @@ LIGHT = (
     "training/checkpoint/store.py",
     "training/checkpoint/ledger.py",
     "training/launch/job.py",
+    "training/parallel/plan.py",
     "training/launch/run_folder.py",
     "training/observe/breakdown.py",
     "training/module.py",

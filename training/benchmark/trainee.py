@@ -23,6 +23,7 @@ from training.launch.job import Compute, Observation, Trained, TrainJob
 from training.launch.run import run_training
 from training.loop.losses import Loss
 from training.models.architecture import Architecture
+from training.parallel.plan import add_plan_arguments, read_plan
 from training.recipe import Augmentation, Optimizer, Recipe
 from training.task import Source
 
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--spare-nodes", action="store_true", help="train on nodes with a resource named spare")
     parser.add_argument("--checkpoint-every-s", type=float, default=1e9)
+    add_plan_arguments(parser)
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     kills = tuple((int(rank), int(step)) for rank, _, step in (kill.partition(":") for kill in _split(arguments.kill)))
@@ -110,6 +112,7 @@ def main() -> None:
         grow_after_s=2.0,
         resources={"spare": 1.0} if arguments.spare_nodes else {},
         local=arguments.how == "here",
+        plan=read_plan(arguments),
         storage=str(out / "storage"),
         checkpoint_every_s=arguments.checkpoint_every_s,
     )

@@ -90,7 +90,7 @@ class Stepper:
         count = math.ceil(-(-batch.rows // readers) / self._part_rows(batch))
         # Gradients are averaged over those who read, so their rows weigh as many times more as there are of them.
         scale = readers / batch.rows
-        inputs, targets = torch.tensor_split(batch.inputs, count), torch.tensor_split(batch.targets, count)
+        inputs, targets = batch.inputs.tensor_split(count), batch.targets.tensor_split(count)
         return [
             Part(i, t, len(t) * scale) if len(t) else Part(batch.inputs[:1], batch.targets[:1], 0.0)
             for i, t in zip(inputs, targets, strict=True)

@@ -90,7 +90,7 @@ class Training:
             strategy.spread(averaged.module)
             if strategy.is_sharded:
                 _average_parts(averaged)
-        rebind(optimizer, names, module, strategy.names)
+        rebind(optimizer, names, module, strategy.whole_name)
         strategy.wrap(module)
         return optimizer
 

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 Slots = dict[str, dict[str, Tensor]]  # what is remembered (such as "exp_avg") -> parameter -> tensor
 
-HOW = ("foreach", "fused")  # one call over all parameters, or one kernel
-
 
 def named_slots(optimizer: torch.optim.Optimizer, module: nn.Module) -> Slots:
     """The tensors themselves, not copies."""
@@ -22,34 +20,34 @@ def named_slots(optimizer: torch.optim.Optimizer, module: nn.Module) -> Slots:
 
 
 def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: Slots) -> None:
-    """Inverse of `named_slots`; tensors are cut as their parameters are, and the groups' settings stay as they are."""
+    """Inverse of `named_slots`; tensors are cut as their parameters are. Rates and decays stay those of `optimizer`."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    numbered = optimizer.state_dict()
+    own = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for group, described in zip(optimizer.param_groups, numbered["param_groups"], strict=True):
-        for parameter, number in zip(group["params"], described["params"], strict=True):
+    for group, numbered in zip(optimizer.param_groups, own["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], numbered["params"], strict=True):
             for slot, tensors in slots.items():
                 if names[id(parameter)] in tensors:
                     state[number][slot] = tensors[names[id(parameter)]]
-    optimizer.load_state_dict({"state": state, "param_groups": numbered["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
 
 
 def rebind(
     optimizer: torch.optim.Optimizer,
     before: Mapping[int, str],
     module: nn.Module,
-    names: Callable[[str], str],
+    whole_name: Callable[[str], str],
 ) -> None:
     """Put the parameters that `module` has now into the groups of those that it had, and leave out what it lost.
 
-    `before` tells the name of each old parameter by its id, `names` the old name of each new one. An optimizer is made
+    `before` tells the name of each old parameter by its id, `whole_name` that of each new one. An optimizer is made
     for the whole model, since which rule goes for a layer may depend on those beside it.
     """
     successors: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
-        successors[names(name)].append(parameter)
+        successors[whole_name(name)].append(parameter)
     for group in optimizer.param_groups:
         group["params"] = [new for old in group["params"] for new in successors[before[id(old)]]]
         if len({getattr(parameter, "device_mesh", None) for parameter in group["params"]}) > 1:
             # One call over all parameters takes no mix of those that are cut in different ways.
-            group.update({key: False for key in HOW if key in group})
+            group.update({key: False for key in ("foreach", "fused") if key in group})

@@ -31,8 +31,6 @@ PARTS_A_STAGE = 2
 class Pipeline(Spread):
     def __init__(self, recipe: Recipe, worker: Worker, plan: Plan) -> None:
         super().__init__(recipe, worker, plan)
-        if recipe.micro_batch == 0 and recipe.batch_size < PARTS_A_STAGE:
-            raise ValueError(f"batch_size is {recipe.batch_size}: a pipeline needs several rows a batch")
         self._runs: dict[int, _Run] = {}  # by the module's id: the one in training, and its average
         self._lines: dict[tuple[int, bool], _Line] = {}  # the last one that each was trained or evaluated with
 
@@ -42,7 +40,7 @@ class Pipeline(Spread):
 
     def _keep_stage(self, module: nn.Module) -> None:
         stages, stage = self.grid.shape.pipeline, self.grid.stage
-        run = _Run(cut(module, stages)[stage], cut(outline(module), stages)[: stage + 1], self.autocast)
+        run = _Run(cut(module, stages)[stage], cut(outline(module).eval(), stages)[: stage + 1], self.autocast)
         prune(module, run.pieces)
         module.forward = run
         self._runs[id(module)] = run
@@ -115,12 +113,12 @@ class _Run:
 
     def shapes(self, part: Tensor) -> tuple[Tensor, Tensor]:
         """What this stage takes and makes of a part of the batch, as tensors without memory."""
-        inputs = x = torch.empty_like(part, device="meta")
-        takes = x
-        for run in self._outlines:
-            takes = x
-            for piece in run:
-                x = piece.run(x, inputs)
+        inputs = takes = x = torch.empty_like(part, device="meta")
+        with torch.no_grad():
+            for run in self._outlines:
+                takes = x
+                for piece in run:
+                    x = piece.run(x, inputs)
         floats = [torch.empty(t.shape, device="meta", requires_grad=True) for t in (takes, x)]
         return (takes if len(self._outlines) == 1 else floats[0]), floats[1]
 
@@ -174,7 +172,7 @@ class _Line:
     def _filled(self, parts: Sequence[Tensor]) -> Tensor:
         """`count` parts as long as the first: filled up with their own rows, for whose loss nobody asks."""
         rows = self.shape[0]
-        filled = [part[torch.arange(rows, device=part.device).clamp(max=len(part) - 1)] for part in parts]
+        filled = [part if len(part) == rows else _filled_up(part, rows) for part in parts]
         return torch.cat([*filled, *filled[-1:] * (self.count - len(filled))])
 
     def _part_loss(self, logits_BC: Tensor, number: Tensor) -> Tensor:
@@ -185,8 +183,12 @@ class _Line:
         return loss
 
 
+def _filled_up(part: Tensor, rows: int) -> Tensor:
+    return part[torch.arange(rows, device=part.device).clamp(max=len(part) - 1)]
+
+
 def outline(module: nn.Module) -> nn.Module:
-    """A copy without memory for its numbers, which tells shapes."""
+    """A copy without memory for its numbers, which tells shapes. In its evaluation mode it draws nothing at random."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
     memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
     return copy.deepcopy(module, memo)

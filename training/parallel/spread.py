@@ -84,7 +84,7 @@ class Spread(Strategy):
         """FSDP2, block by block, so that one block's weights are gathered while another computes."""
         shape = self.grid.shape
         if self.recipe.compile:
-            for block in blocks(module):
+            for block in blocks(module) or [module]:
                 block.compile()
         if shape.data == 1:
             return
@@ -96,7 +96,7 @@ class Spread(Strategy):
             # The outermost too: what is left gathered after an evaluation would be neither averaged nor saved.
             fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
-    def names(self, name: str) -> str:
+    def whole_name(self, name: str) -> str:
         return packed_name(name, self._attentions)
 
     def wrap(self, module: nn.Module) -> None:

@@ -72,7 +72,7 @@ class Strategy:
     def spread(self, module: nn.Module) -> None:
         """Leave in `module` what this process holds of it; whatever held its parameters must ask for them again."""
 
-    def names(self, name: str) -> str:
+    def whole_name(self, name: str) -> str:
         """Under which name the whole model has this process's parameter `name`."""
         return name
 

@@ -99,6 +99,17 @@ def test_a_killed_worker_of_torchrun_takes_the_group_back_to_the_last_checkpoint
     _require_every_row_once_an_epoch(tmp_path)
 
 
+def test_a_model_that_is_cut_among_workers_goes_on_at_the_last_epoch(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = _finish(whole, "--parallel", "sharded", processes=2)
+    options = ["--parallel", "sharded", "--kill", "1:25"]
+    assert _run(killed, *options, processes=2).returncode != 0
+    assert _same(_finish(killed, *options, processes=2), undisturbed)
+    _require_every_row_once_an_epoch(killed)
+    (recovery,) = _recoveries(killed)
+    assert (recovery["epoch"], recovery["step"]) == (2, 0)
+
+
 def test_a_training_goes_from_two_workers_to_one_and_back(tmp_path: Path) -> None:
     options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "1:8,0:7"]
     assert _run(tmp_path, *options, processes=2).returncode != 0

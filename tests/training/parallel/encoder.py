@@ -1,10 +1,13 @@
-"""A small transformer encoder as torch has it, which says how it is taken apart."""
+"""Small models: an encoder of torch's layers, which says how it is taken apart; a ViT; a chain with BatchNorm."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
 from training.encoding import TextEncoding
+from training.models.imagenet import ImageNetwork
+from training.models.torchvision_door import models
+from training.models.vision import Normalize, Scale
 from training.parallel.layout import Piece
 
 
@@ -51,10 +54,18 @@ def encoder(
 
 def normalized(encoding: Any, width: int = 12) -> nn.Module:
     """A chain with batch statistics over images."""
-    from training.models.vision import Scale
-
     pixels = encoding.channels * encoding.height * encoding.width
     return nn.Sequential(
         Scale(), nn.Flatten(), nn.Linear(pixels, width), nn.BatchNorm1d(width), nn.ReLU(),
         nn.Linear(width, len(encoding.labels)),
     )  # fmt: skip
+
+
+def vit(encoding: Any) -> nn.Module:
+    """torchvision's, of two layers on two by two patches."""
+    network = models().VisionTransformer(
+        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16,
+        num_classes=len(encoding.labels),
+    )  # fmt: skip
+    nn.init.normal_(network.heads.head.weight, std=0.1)
+    return ImageNetwork(network, Normalize(3, [0.5], [0.5]), (8, 8))

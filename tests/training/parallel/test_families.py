@@ -1,5 +1,6 @@
-"""The families of models that layout.py knows: cut as they are, they answer as the whole does."""
+"""The families of models that layout.py knows: cut as they are, they answer and train as the whole does."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -7,39 +8,49 @@ import torch
 from torch import Tensor, nn
 
 from tests.toys import IMAGES, TEXTS
-from tests.training.parallel.test_layout import _by_stages, _images, _tokens
+from tests.training.parallel.crew import Crew
+from tests.training.parallel.encoder import vit
+from tests.training.parallel.test_layout import by_stages, pixels, tokens
+from tests.training.parallel.test_strategies import agrees
+from tests.training.parallel.trainings import ENCODER, train
+from training.models.architecture import Architecture
+from training.models.transformer import transformer
 from training.parallel.attention import split_attention
 from training.parallel.layout import splits
+from training.parallel.plan import Plan
+from training.recipe import Optimizer, Recipe
 
-transformers = pytest.importorskip("training.models.transformer", reason="the model is not there yet")
-imagenet = pytest.importorskip("training.models.imagenet", reason="the model is not there yet")
-
-
-def vit(encoding: Any) -> nn.Module:
-    from training.models.torchvision_door import models
-    from training.models.vision import Normalize
-
-    network = models().VisionTransformer(
-        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16,
-        num_classes=len(encoding.labels),
-    )  # fmt: skip
-    nn.init.normal_(network.heads.head.weight, std=0.1)
-    made: nn.Module = imagenet.ImageNetwork(network, Normalize(3, [0.5], [0.5]), (8, 8))
-    return made
+TRANSFORMER = dataclasses.replace(
+    ENCODER,
+    architecture=Architecture("transformer", {"vocabulary": 40, "width": 16, "pooling": "attention", "dropout": 0.0}),
+    epochs=1,
+)
+VIT = dataclasses.replace(
+    ENCODER,
+    task="tests.toys:images",
+    architecture=Architecture("tests.training.parallel.encoder:vit"),
+    optimizer=Optimizer("sgd", lr=0.02),
+)
 
 
 def _transformer() -> nn.Module:
-    made: nn.Module = transformers.transformer(TEXTS, vocabulary=40, width=16, pooling="attention")
-    return made
+    return transformer(TEXTS, vocabulary=40, width=16, pooling="attention")
 
 
-@pytest.mark.parametrize(("module", "inputs", "layers"), [(_transformer(), _tokens(), 4), (vit(IMAGES), _images(), 4)])
-def test_a_known_model_is_taken_apart(module: nn.Module, inputs: Tensor, layers: int) -> None:
-    module.eval()
+@pytest.mark.parametrize(("make", "inputs"), [(_transformer, tokens()), (lambda: vit(IMAGES), pixels())])
+def test_a_known_model_is_taken_apart(make: Any, inputs: Tensor) -> None:
+    module = make().eval()
     with torch.no_grad():
         expected = module(inputs)
         split_attention(module)
-        torch.testing.assert_close(_by_stages(module, inputs, 2), expected)
-    assert len(splits(module)) == layers
-    for layer, split in splits(module):
+        torch.testing.assert_close(by_stages(module, inputs, 2), expected)
+    found = splits(module)
+    assert len(found) == 4  # two layers, an attention and a pair of linear layers in each
+    for layer, split in found:
         assert all(isinstance(layer.get_submodule(name), nn.Linear) for name in (*split.columns, *split.rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "plan"), [(TRANSFORMER, Plan(pipeline=2)), (VIT, Plan(tensor=2))])
+def test_a_known_model_trains_as_one_process_trains_it(crew: Crew, recipe: Recipe, plan: Plan) -> None:
+    agrees(crew.run(2, train, recipe, plan)[0], train(0, 1, recipe, Plan()))

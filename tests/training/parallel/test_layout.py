@@ -12,19 +12,19 @@ from training.parallel.pipeline import outline, prune
 from training.parallel.spread import check_split
 
 
-def _tokens() -> Tensor:
+def tokens() -> Tensor:
     torch.manual_seed(0)
     tokens_BL = torch.randint(1, 40, (6, TEXTS.max_tokens))
     tokens_BL[0, 5:] = TEXTS.pad_id
     return tokens_BL
 
 
-def _images() -> Tensor:
+def pixels() -> Tensor:
     torch.manual_seed(0)
     return torch.randint(0, 256, (6, IMAGES.channels, IMAGES.height, IMAGES.width), dtype=torch.uint8)
 
 
-def _by_stages(module: nn.Module, inputs: Tensor, stages: int) -> Tensor:
+def by_stages(module: nn.Module, inputs: Tensor, stages: int) -> Tensor:
     """Through copies of `module` that each hold one run of pieces alone."""
     x = inputs
     for stage in range(stages):
@@ -39,14 +39,14 @@ def _by_stages(module: nn.Module, inputs: Tensor, stages: int) -> Tensor:
 @pytest.mark.parametrize("stages", [1, 2, 3])
 def test_a_model_in_stages_answers_as_the_whole(stages: int) -> None:
     module = encoder(TEXTS, layers=3).eval()
-    tokens_BL = _tokens()
-    torch.testing.assert_close(_by_stages(module, tokens_BL, stages), module(tokens_BL))
+    tokens_BL = tokens()
+    torch.testing.assert_close(by_stages(module, tokens_BL, stages), module(tokens_BL))
 
 
 def test_a_chain_is_cut_between_its_layers() -> None:
     module = dense(IMAGES)
     assert isinstance(module, nn.Module)
-    torch.testing.assert_close(_by_stages(module, _images(), 2), module(_images()))
+    torch.testing.assert_close(by_stages(module, pixels(), 2), module(pixels()))
     inner = nn.Sequential(module, nn.Sequential(nn.ReLU(), nn.Linear(3, 3)))
     assert [piece.names for piece in pieces(inner)] == [
         *((f"0.{number}",) for number in range(5)), ("1.0",), ("1.1",)
@@ -79,7 +79,7 @@ def test_an_outline_has_shapes_and_no_memory() -> None:
     made = outline(module)
     assert {tensor.device.type for tensor in made.state_dict().values()} == {"meta"}
     assert {tensor.device.type for tensor in module.state_dict().values()} == {"cpu"}
-    assert made(_tokens().to("meta")).shape == (6, 2)
+    assert made(tokens().to("meta")).shape == (6, 2)
 
 
 def test_layers_of_torchs_and_of_ones_own_are_split_where_they_stand() -> None:

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.training.parallel.crew import Crew
-from tests.training.parallel.trainings import DENSE, ENCODER, Trained, train
+from tests.training.parallel.trainings import DENSE, DROPOUT, ENCODER, Trained, train
 from training.loop.training import TrainingError
 from training.models.architecture import Architecture
 from training.parallel.plan import Plan
@@ -55,15 +56,31 @@ def agrees(found: Trained, expected: Trained) -> None:
 @pytest.mark.parametrize("way", PLANS)
 def test_many_processes_train_as_one_does(crew: Crew, alone: Trained, way: str) -> None:
     processes, plan = PLANS[way]
-    agrees(crew.run(processes, train, ENCODER, plan)[0], alone)
-
-
-def test_peers_read_the_same_rows_and_all_rows_are_read_once(crew: Crew, alone: Trained) -> None:
-    read = [trained.read for trained in crew.run(4, train, ENCODER, Plan(tensor=2))]
-    assert read[0] == read[1]
-    assert read[2] == read[3]
+    found = crew.run(processes, train, ENCODER, plan)
+    agrees(found[0], alone)
+    shape = plan.shape(processes)
     for step, whole in enumerate(alone.read):
-        assert sorted(read[0][step] + read[2][step]) == sorted(whole)
+        read = np.empty((shape.pipeline, shape.data, shape.tensor), object)
+        for place, trained in zip(np.ndindex(read.shape), found, strict=True):
+            read[place] = tuple(trained.read[step])
+        # Peers along the other axes read the same rows; all readers together read each row of the batch once.
+        assert all(len(set(read[:, reader].flat)) == 1 for reader in range(shape.data))
+        assert sorted(row for rows in read[0, :, 0] for row in rows) == sorted(whole)
+
+
+@pytest.mark.parametrize("way", ["replicas", "sharded", "tensor", "pipeline"])
+def test_activations_are_recomputed_in_every_process(crew: Crew, alone: Trained, way: str) -> None:
+    processes, plan = PLANS[way]
+    agrees(crew.run(processes, train, dataclasses.replace(ENCODER, recompute_activations=True), plan)[0], alone)
+
+
+def test_tensor_peers_drop_the_same_and_data_peers_other_things(crew: Crew) -> None:
+    """What is not cut is computed by every peer, and must come out alike; which is no matter of sending it round."""
+    peers = crew.run(2, train, DROPOUT, Plan(tensor=2))
+    close(peers[0].uncut, peers[1].uncut, atol=0)
+    assert "embedding.weight" in peers[0].uncut
+    alone, replicas = train(0, 1, DROPOUT, Plan()), crew.run(2, train, DROPOUT, Plan())
+    assert not torch.allclose(replicas[0].weights["head.weight"], alone.weights["head.weight"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("plan", [Plan(static_graph=True), Plan(overlap=False), Plan(bucket_mb=0.001)])
@@ -86,7 +103,7 @@ def test_augmented_and_mixed_rows_are_the_same_for_any_number_of_workers(crew: C
 def test_adaptive_steps_agree_in_what_they_minimize(crew: Crew) -> None:
     """Weights alone would tell little: where a gradient is 0 but for rounding, AdamW makes a whole step of its sign."""
     recipe = dataclasses.replace(ENCODER, optimizer=Optimizer("adamw", lr=3e-3))
-    expected, (found, *_) = train(0, 1, recipe, Plan()), crew.run(4, train, recipe, Plan("sharded", tensor=2))
+    expected, (found, *_) = train(0, 1, recipe, Plan()), crew.run(2, train, recipe, Plan("sharded"))
     for one, other in zip(found.records, expected.records, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
         assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)

@@ -20,6 +20,7 @@ from training.loop.training import EpochRecord, Training
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.architecture import Architecture, build
+from training.models.recompute import recompute_activations
 from training.observe.clock import StepClock
 from training.parallel.plan import Plan
 from training.parallel.sharded_state import load_sharded, save_sharded
@@ -46,9 +47,17 @@ ENCODER = dataclasses.replace(
 )
 
 
+DROPOUT = dataclasses.replace(
+    ENCODER, architecture=Architecture("tests.training.parallel.encoder:encoder", {"dropout": 0.3})
+)
+
+
 @dataclass
 class Trained:
-    """What came of it in one process: `final` is the full state in the end, `states` those after steps asked for."""
+    """What came of it in one process.
+
+    `final` is the full state in the end, `states` are those after the steps asked for, `uncut` is what it holds whole.
+    """
 
     weights: dict[str, Tensor]
     records: list[EpochRecord]
@@ -56,6 +65,7 @@ class Trained:
     states: dict[int, dict[str, Any]]
     seconds: dict[str, float]
     read: list[list[int]]
+    uncut: dict[str, Tensor]
 
 
 class Looker(Watcher):
@@ -109,6 +119,8 @@ def train(
     task = TASKS[recipe.task](Source())
     torch.manual_seed(recipe.seed)
     module = build(recipe.architecture, task.encoding)
+    if recipe.recompute_activations:
+        recompute_activations(module)
     looker = Looker(steps, stop_after)
 
     def loss(inputs: Tensor, logits_BC: Tensor, targets: Tensor) -> Tensor:
@@ -122,7 +134,11 @@ def train(
     )  # fmt: skip
     final = copy.deepcopy(training.state())
     seconds = {str(phase): spent for phase, spent in looker.clock.seconds.items()}
-    return Trained(training.best.weights, list(training.records), final, looker.states, seconds, looker.read)
+    uncut = {name: held for name, held in training.module.state_dict().items() if type(held) is Tensor}
+    return Trained(
+        training.best.weights, list(training.records), final, looker.states, seconds, looker.read,
+        copy.deepcopy(uncut),
+    )  # fmt: skip
 
 
 def save(rank: int, world_size: int, recipe: Recipe, plan: Plan, folder: Path, after: int) -> Trained:
