@@ -155,7 +155,9 @@ def test_a_failing_trial_is_named_and_the_others_go_on(cluster: LocalCluster, tm
     trials = Ledger(tmp_path / "grid").trials()
     assert [trials[number].status for number in range(3)] == ["finished", "finished", "failed"]
     assert trials[2].error.startswith("TrainingError: the loss")
-    assert re.search(r"trial +2  failed: TrainingError: the loss .*not finite at epoch 1.*optimizer\.lr=1e30", done.stdout)
+    assert re.search(
+        r"trial +2  failed: TrainingError: the loss .*not finite at epoch 1.*optimizer\.lr=1e30", done.stdout
+    )
     assert "best: python -m training.train tests.toys:image_recipe --set optimizer.lr=0.0" in done.stdout
 
     client = MlflowClient(cluster.tracking_uri, cluster.tracking_uri)
