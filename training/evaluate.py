@@ -75,10 +75,9 @@ def evaluate_version(
         "tandem.version": version.reference,
         "tandem.digest": version.digest,
         "tandem.split": request.split,
-        # MLflow's own name for it: its list shows the run below the one that made the Version.
-        "mlflow.parentRunId": version.run_id,
     }
-    with registry.start_run(task.name, f"evaluate {version.reference} on {request.split}", tags) as run:
+    made = registry.run(version.run_id)
+    with registry.start_run(task.name, f"evaluate {version.reference} on {request.split}", tags, parent=made) as run:
         findings = examine(
             open_model(artifact, request.threads),
             task,

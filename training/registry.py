@@ -78,9 +78,9 @@ class Registry:
             return None
         if status == "FINISHED":
             return None
-        with _asking(f"go on with run {run_id}"):
-            self._client.update_run(run_id, status="RUNNING")
-        return Run(self._client, run_id)
+        run = Run(self._client, run_id)
+        run.reopen()
+        return run
 
     def run(self, run_id: str) -> "Run":
         return Run(self._client, run_id)

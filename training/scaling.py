@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.benchmark.machine import describe, machine
+from training.benchmark.machine import describe, machine, write_report
 from training.benchmark.pace import Pace
-from training.benchmark.statistics import Spread, spread
+from training.benchmark.statistics import spread
 from training.launch.job import Compute, Interrupted, TrainJob
 from training.loop.batches import Batch
 from training.loop.training import Training
@@ -148,7 +148,7 @@ def report(arguments: argparse.Namespace, rounds: dict[int, list[Measured]]) -> 
         communication = spread([one.communication_share for one in runs]).median
         used = [one.gpu_utilization for one in runs if one.gpu_utilization is not None]
         lines.append(
-            f"| {workers} | {_shown(speed)} | {efficiency:.0%} | {communication:.0%} "
+            f"| {workers} | {speed} | {efficiency:.0%} | {communication:.0%} "
             f"| {f'{spread(used).median:.0%}' if used else 'no GPU'} | {runs[-1].verdict} |"
         )
         worst["efficiency"] = min(worst.get("efficiency", 1.0), efficiency)
@@ -158,10 +158,6 @@ def report(arguments: argparse.Namespace, rounds: dict[int, list[Measured]]) -> 
     lines += ["", *(_judged(name, worst.get(name)) for name in TARGETS), ""]
     command = " ".join(["python -m training.scaling", *sys.argv[1:]])
     return "\n".join([*lines, f"Measured by `{command}`.", ""])
-
-
-def _shown(speed: Spread) -> str:
-    return f"{speed.median:,.0f} ({speed.low:,.0f}-{speed.high:,.0f})"
 
 
 def _judged(name: str, value: float | None) -> str:
@@ -201,10 +197,8 @@ def main() -> None:
     page = report(arguments, rounds)
     print(page)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "scaling.md").write_text(page)
         figures = {workers: [dataclasses.asdict(one) for one in runs] for workers, runs in rounds.items()}
-        (arguments.out / "scaling.json").write_text(json.dumps({"machine": machine(), "runs": figures}, indent=1))
+        write_report(arguments.out, "scaling", page, {"runs": figures})
 
 
 if __name__ == "__main__":

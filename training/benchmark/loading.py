@@ -8,13 +8,12 @@ steps: the share in which the training's thread ran no operation at all.
 import argparse
 import dataclasses
 import itertools
-import json
 import time
 from pathlib import Path
 
 import torch
 
-from training.benchmark.machine import describe, machine
+from training.benchmark.machine import describe, machine, write_report
 from training.benchmark.pace import Pace
 from training.benchmark.statistics import spread
 from training.loop.batches import Batch, Batches
@@ -125,12 +124,9 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
         "|---|---|---|---|---|---|---|",
     ]
     for name, rounds in results.items():
-        cells = [
-            f"{one.median:,.0f} ({one.low:,.0f}-{one.high:,.0f})"
-            for one in (spread([getattr(each, part) for each in rounds]) for part in ("pipeline", "model", "together"))
-        ]
+        speeds = [spread([getattr(each, part) for each in rounds]) for part in ("pipeline", "model", "together")]
         shares = [f"{spread([getattr(each, part) for each in rounds]).median:.0%}" for part in ("waiting", "idle")]
-        lines.append(f"| {name} | {' | '.join([*cells, *shares])} | {rounds[-1].verdict} |")
+        lines.append(f"| {name} | {' | '.join([*map(str, speeds), *shares])} | {rounds[-1].verdict} |")
     return "\n".join(
         [
             *lines,
@@ -164,10 +160,8 @@ def main() -> None:
     page = report(arguments, results)
     print(page)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "loading.md").write_text(page)
         figures = {name: [dataclasses.asdict(one) for one in rounds] for name, rounds in results.items()}
-        (arguments.out / "loading.json").write_text(json.dumps({"machine": machine(), "rounds": figures}, indent=1))
+        write_report(arguments.out, "loading", page, {"rounds": figures})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """What a benchmark ran on: the facts without which its figures say nothing."""
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("torch", "ray", "numpy")
 
@@ -25,6 +28,13 @@ def machine() -> dict[str, str]:
 def describe(facts: dict[str, str]) -> str:
     """The facts as one line."""
     return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def write_report(folder: Path, name: str, page: str, figures: Mapping[str, Any]) -> None:
+    """The Markdown `page` as NAME.md and `figures`, with the machine's facts, as NAME.json in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(page)
+    (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **figures}, indent=1))
 
 
 def _processor() -> str:

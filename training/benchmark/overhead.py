@@ -8,7 +8,6 @@ of the other beside it. Checkpoints: one training keeps its state after every ot
 import argparse
 import dataclasses
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.benchmark.machine import describe, machine
+from training.benchmark.machine import describe, machine, write_report
 from training.benchmark.pace import Turns, block_rates
 from training.benchmark.statistics import Ratio, paired_ratio, spread
 from training.launch.job import Compute, TrainJob
@@ -122,8 +121,7 @@ def report(results: dict[int, tuple[list[float], list[float]]], arguments: argpa
     for workers, (alone, with_ray) in results.items():
         one, other, ratio = spread(alone), spread(with_ray), paired_ratio(with_ray, alone)
         lines.append(
-            f"| {workers} | {HOW[workers][0]} | {one.median:,.0f} ({one.low:,.0f}-{one.high:,.0f}) "
-            f"| {other.median:,.0f} ({other.low:,.0f}-{other.high:,.0f}) "
+            f"| {workers} | {HOW[workers][0]} | {one} | {other} "
             f"| {ratio.mean:.3f} ({ratio.low:.3f}-{ratio.high:.3f}) | {ratio.n} |"
         )
     lines += ["", *(f"- {workers} worker(s): {_judge(paired_ratio(b, a))}" for workers, (a, b) in results.items()), ""]
@@ -154,10 +152,8 @@ def main() -> None:
         participate(arguments)
         return
     results = {workers: measure(arguments, workers) for workers in arguments.workers or [1, 2]}
-    arguments.out.mkdir(parents=True, exist_ok=True)
     page = report(results, arguments)
-    (arguments.out / "overhead.md").write_text(page)
-    (arguments.out / "overhead.json").write_text(json.dumps({"machine": machine(), "samples_per_s": results}))
+    write_report(arguments.out, "overhead", page, {"samples_per_s": results})
     print(page)
 
 

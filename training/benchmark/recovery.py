@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from training.benchmark.machine import describe, machine
+from training.benchmark.machine import describe, machine, write_report
 from training.checkpoint.sample_log import surviving_rows
 from training.cluster import keep_to_loopback
 from training.task import Source, load_task
@@ -88,7 +88,10 @@ class Runs:
         return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, text=True)
 
     def finish(self, name: str, *options: str, torchrun: bool = False) -> None:
-        process = self.start(name, *options, torchrun=torchrun)
+        self.wait_for_end(name, self.start(name, *options, torchrun=torchrun))
+
+    def wait_for_end(self, name: str, process: "subprocess.Popen[str]") -> None:
+        """Raises RuntimeError with the end of what it said where it does not end well."""
         if process.wait(timeout=WITHIN_S):
             said = (self.folder / name / "log").read_text()
             raise RuntimeError(f"{name} ended with {process.returncode}:\n{said[-3000:]}")
@@ -167,8 +170,7 @@ def lose_node(runs: Runs) -> Outcome:
     runs.lose_node(nodes[0])
     nodes[0] = runs.add_node()
     try:
-        if driver.wait(timeout=WITHIN_S):
-            raise RuntimeError((runs.folder / "node" / "log").read_text()[-3000:])
+        runs.wait_for_end("node", driver)
     finally:
         driver.kill()
         for node in nodes:
@@ -185,8 +187,7 @@ def shrink_and_grow(runs: Runs) -> Outcome:
     runs.wait_for_steps("elastic", 24)
     nodes[0] = runs.add_node()
     try:
-        if driver.wait(timeout=WITHIN_S):
-            raise RuntimeError((runs.folder / "elastic" / "log").read_text()[-3000:])
+        runs.wait_for_end("elastic", driver)
     finally:
         driver.kill()
         for node in nodes:
@@ -278,11 +279,7 @@ def main() -> None:
     page = report(outcomes)
     print(page)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "recovery.md").write_text(page)
-        (arguments.out / "recovery.json").write_text(
-            json.dumps({"machine": machine(), "outcomes": [asdict(one) for one in outcomes]}, indent=1)
-        )
+        write_report(arguments.out, "recovery", page, {"outcomes": [asdict(one) for one in outcomes]})
     if not all(one.every_row_once and one.identical is not False for one in outcomes):
         sys.exit("a training did not come back as it was")
 

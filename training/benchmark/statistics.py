@@ -16,6 +16,9 @@ class Spread:
     high: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.median:,.0f} ({self.low:,.0f}-{self.high:,.0f})"
+
 
 def spread(values: Sequence[float]) -> Spread:
     low, median, high = (float(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))

@@ -121,10 +121,6 @@ class CheckpointStore:
             raise CheckpointError(f"{name}/{STATE_FILE} holds no training state: {error}") from error
         return checkpoint, state
 
-    def clear(self) -> None:
-        """Remove all of it, once the training has ended well."""
-        self._folder.remove("")
-
     def _verified(self, name: str, file: str, sha256: str) -> bytes:
         import hashlib
 

@@ -3,21 +3,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tests.training.models.conftest import LENGTHS
 from training.encoding import TextEncoding
 from training.models.recurrent import Cell, Recurrent, recurrent
 
 TEXT = TextEncoding(max_tokens=12, labels=("a", "b", "c"))
-LENGTHS = [7, 1, 12, 4]
 CELLS: dict[Cell, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-
-
-@pytest.fixture
-def tokens() -> Tensor:
-    torch.manual_seed(0)
-    batch = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.int64)
-    for row, length in zip(batch, LENGTHS, strict=True):
-        row[:length] = torch.randint(1, 50, (length,))
-    return batch
 
 
 def _model(cell: Cell, **options: object) -> Recurrent:

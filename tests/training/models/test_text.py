@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.models.conftest import LENGTHS
 from training.encoding import TextEncoding
 from training.models.architecture import Architecture, build
 from training.models.text import bag_of_embeddings
 
 TEXT = TextEncoding(max_tokens=12, labels=("a", "b", "c"))
-LENGTHS = [7, 1, 12, 4]
 RECURRENT = {"vocabulary": 50, "embedding": 8, "hidden": 6, "dropout": 0.3}
 MODELS = {
     "bag": Architecture("bag_of_embeddings", RECURRENT),
@@ -20,15 +20,6 @@ MODELS = {
         "transformer", {"vocabulary": 50, "width": 16, "positions": "sinusoidal", "pooling": "attention"}
     ),
 }
-
-
-@pytest.fixture
-def tokens() -> Tensor:
-    torch.manual_seed(0)
-    batch = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.int64)
-    for row, length in zip(batch, LENGTHS, strict=True):
-        row[:length] = torch.randint(1, 50, (length,))
-    return batch
 
 
 @pytest.fixture(params=MODELS)
