@@ -82,7 +82,7 @@ def cifar10_student() -> Recipe:
 
 
 def ag_news() -> Recipe:
-    sizes = {"vocabulary": 16_000, "embedding": 64, "hidden": 64, "dropout": 0.4, "word_dropout": 0.6}
+    sizes = {"vocabulary": 16_000, "embedding": 64, "hidden": 64, "pairs": 2**18, "dropout": 0.4, "word_dropout": 0.6}
     return Recipe(
         task="ag_news",
         architecture=Architecture("lstm", sizes),
@@ -93,6 +93,24 @@ def ag_news() -> Recipe:
         ema_decay=0.995,
         batch_by_length=True,
     )
+
+
+def ag_news_transformer() -> Recipe:
+    sizes = {"vocabulary": 16_000, "width": 128, "layers": 2, "heads": 4, "wide": True, "pairs": 2**18}
+    return Recipe(
+        task="ag_news",
+        architecture=Architecture("transformer", {**sizes, "dropout": 0.3, "word_dropout": 0.4}),
+        epochs=8,
+        batch_size=128,
+        optimizer=Optimizer("adamw", lr=2e-3, weight_decay=0.1),
+        label_smoothing=0.1,
+        ema_decay=0.995,
+        batch_by_length=True,
+    )
+
+
+def ag_news_transformer_student() -> Recipe:
+    return ag_news_student()
 
 
 def ag_news_student() -> Recipe:
@@ -151,6 +169,8 @@ BUILT_IN: dict[str, Callable[[], Recipe]] = {
         cifar10_student,
         ag_news,
         ag_news_student,
+        ag_news_transformer,
+        ag_news_transformer_student,
         image_folder,
         image_folder_student,
         image_table,

@@ -14,6 +14,7 @@ from tests.language_models import KINDS, language_params
 from tests.toys import IMAGES, TEXTS, VOCABULARY
 from training.encoding import Array, Encoding, output_spec
 from training.models.architecture import Architecture, build
+from training.models.words import Words
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +30,10 @@ MODELS: dict[str, tuple[Encoding, Architecture]] = {
         Architecture(
             "lstm", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4, "layers": 2, "pooling": "attention"}
         ),
+    ),
+    "pairs": (
+        TEXTS,
+        Architecture("lstm", {"vocabulary": VOCABULARY, "embedding": 4, "hidden": 4, "pairs": 40}),
     ),
     "transformer": (TEXTS, Architecture("transformer", {"vocabulary": VOCABULARY, "width": 16})),
     "sinusoidal": (
@@ -66,6 +71,8 @@ def exported(request: pytest.FixtureRequest) -> tuple[Encoding, nn.Module, bytes
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.running_mean, -1, 1)
             nn.init.uniform_(part.running_var, 0.5, 2)
+        if isinstance(part, Words) and part.pairs is not None:
+            nn.init.normal_(part.pairs.weight)
     module.train()  # dropout must not come into the graph
     return encoding, module, export_onnx(module, _batch(encoding, 4), encoding.input_spec, output_spec(encoding))
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from training.encoding import Encoding, TextEncoding
-from training.models.pooling import make_pooling, masked_mean
+from training.models.pooling import make_pooling
 from training.models.text import small_embedding, text_encoding
+from training.models.words import Words
 
 Cell = Literal["rnn", "lstm", "gru"]
 _CELLS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -25,12 +26,7 @@ _ONNX_OPERATORS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 class Recurrent(nn.Module):
-    """Two recurrent stacks, one along the text and one against it, pooled over time; beside a linear bag of words.
-
-    The two logits are added ("wide and deep", Cheng et al. 2016): on some thousand texts the words alone tell most,
-    and learn it with less harm from embeddings that need not serve the recurrence too. Their sum is divided by the root
-    of their number, as a tf-idf vector is by its norm: a mean would be the smaller, the longer the text.
-    """
+    """Two recurrent stacks, one along the text and one against it, pooled over time; beside a linear bag of words."""
 
     def __init__(
         self,
@@ -42,7 +38,7 @@ class Recurrent(nn.Module):
         layers: int,
         bidirectional: bool,
         pooling: str,
-        wide: bool,
+        words: Words | None,
         dropout: float,
         word_dropout: float,
     ) -> None:
@@ -58,13 +54,12 @@ class Recurrent(nn.Module):
             self.add_module(direction, _CELLS[cell](embedding, hidden, layers, batch_first=True, dropout=between))
         self.pooling = make_pooling(pooling, len(self._directions) * hidden)
         self.head = nn.Linear(self.pooling.outputs, len(text.labels))
-        self.words = small_embedding(text, vocabulary, embedding, scale=0.01) if wide else None
-        self.words_head = nn.Linear(embedding, len(text.labels)) if wide else None
+        self.words = words
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         mask_BL1 = (tokens_BL != self.pad_id).unsqueeze(-1)
         logits_BC = self._by_order(tokens_BL, mask_BL1)
-        return logits_BC if self.words is None else logits_BC + self._by_words(tokens_BL, mask_BL1)
+        return logits_BC if self.words is None else logits_BC + self.words(tokens_BL)
 
     def _by_order(self, tokens_BL: Tensor, mask_BL1: Tensor) -> Tensor:
         embedded_BLE = self.dropout(self.word_dropout(self.embedding(tokens_BL)))
@@ -73,13 +68,6 @@ class Recurrent(nn.Module):
             # Pooling ignores order, so the backward states need not be turned round again.
             states.append(_run(self.get_submodule(self._directions[1]), _reverse(embedded_BLE, mask_BL1)))
         logits_BC: Tensor = self.head(self.dropout(self.pooling(torch.cat(states, dim=-1), mask_BL1)))
-        return logits_BC
-
-    def _by_words(self, tokens_BL: Tensor, mask_BL1: Tensor) -> Tensor:
-        assert self.words is not None and self.words_head is not None
-        words_BLE = self.word_dropout(self.words(tokens_BL))
-        lengths_B1 = mask_BL1.sum(dim=1).clamp(min=1).to(words_BLE.dtype)
-        logits_BC: Tensor = self.words_head(self.dropout(masked_mean(words_BLE, mask_BL1) * lengths_B1.sqrt()))
         return logits_BC
 
 
@@ -93,15 +81,19 @@ def recurrent(
     bidirectional: bool = True,
     pooling: Literal["max_mean", "mean", "attention"] = "max_mean",
     wide: bool = True,
+    pairs: int = 0,
     dropout: float = 0.0,
     word_dropout: float = 0.0,
 ) -> nn.Module:
-    """`layers` are stacked within each direction; `wide` adds the bag of words."""
+    """`layers` are stacked within each direction; `wide` adds the bag of words, with `pairs` also of neighbours."""
     text = text_encoding(encoding)
     if layers < 1:
         raise ValueError(f"layers is {layers}: there must be at least one")
+    if pairs and not wide:
+        raise ValueError(f"pairs is {pairs} without wide: they are part of the bag of words")
+    words = Words(text, vocabulary, embedding, pairs, dropout, word_dropout) if wide else None
     return Recurrent(
-        text, cell, vocabulary, embedding, hidden, layers, bidirectional, pooling, wide, dropout, word_dropout
+        text, cell, vocabulary, embedding, hidden, layers, bidirectional, pooling, words, dropout, word_dropout
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from training.encoding import Encoding, TextEncoding
 from training.models.pooling import make_pooling
 from training.models.text import text_encoding
+from training.models.words import Words
 
 
 class Attention(nn.Module):
@@ -100,10 +101,13 @@ class Transformer(nn.Module):
         feedforward: int,
         positions: str,
         pooling: str,
+        words: Words | None,
         dropout: float,
+        word_dropout: float,
     ) -> None:
         super().__init__()
         self.pad_id = text.pad_id
+        self.word_dropout = nn.Dropout1d(word_dropout)
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=text.pad_id)
         nn.init.normal_(self.embedding.weight, std=0.02)
         with torch.no_grad():
@@ -115,16 +119,29 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.pooling = make_pooling(pooling, width)
         self.head = nn.Linear(self.pooling.outputs, len(text.labels))
+        self.words = words
+
+    def embed(self, tokens_BL: Tensor) -> Tensor:
+        embedded_BLW: Tensor = self.dropout(self.positions(self.word_dropout(self.embedding(tokens_BL))))
+        return embedded_BLW
+
+    def seen(self, tokens_BL: Tensor) -> Tensor:
+        """Which tokens may be looked at, [B, 1, 1, L]; of a text without tokens its padding, since a softmax over
+        nothing is not a number.
+        """
+        mask_BL = tokens_BL != self.pad_id
+        return (mask_BL | ~mask_BL.any(dim=1, keepdim=True))[:, None, None, :]
+
+    def answer(self, x_BLW: Tensor, tokens_BL: Tensor) -> Tensor:
+        pooled_BW = self.pooling(self.norm(x_BLW), (tokens_BL != self.pad_id).unsqueeze(-1))
+        logits_BC: Tensor = self.head(self.dropout(pooled_BW))
+        return logits_BC if self.words is None else logits_BC + self.words(tokens_BL)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        mask_BL = tokens_BL != self.pad_id
-        # In a text without tokens the padding is looked at instead: a softmax over nothing is not a number.
-        seen_B11L = (mask_BL | ~mask_BL.any(dim=1, keepdim=True))[:, None, None, :]
-        x_BLW = self.dropout(self.positions(self.embedding(tokens_BL)))
+        x_BLW, seen_B11L = self.embed(tokens_BL), self.seen(tokens_BL)
         for layer in self.layers:
             x_BLW = layer(x_BLW, seen_B11L)
-        logits_BC: Tensor = self.head(self.dropout(self.pooling(self.norm(x_BLW), mask_BL.unsqueeze(-1))))
-        return logits_BC
+        return self.answer(x_BLW, tokens_BL)
 
 
 def transformer(
@@ -136,9 +153,15 @@ def transformer(
     feedforward: int | None = None,
     positions: Literal["learned", "sinusoidal"] = "learned",
     pooling: Literal["mean", "attention"] = "mean",
+    wide: bool = False,
+    pairs: int = 0,
     dropout: float = 0.1,
+    word_dropout: float = 0.0,
 ) -> nn.Module:
-    """`feedforward` is four times the width unless given. `learned` positions are `max_tokens` of the Encoding."""
+    """`feedforward` is four times the width unless given. `learned` positions are `max_tokens` of the Encoding.
+
+    `wide` adds a bag of words of the same width, with `pairs` also of neighbours.
+    """
     text = text_encoding(encoding)
     if width % (2 * heads):
         raise ValueError(f"width is {width} with {heads} heads: it must be a multiple of {2 * heads}, twice the heads")
@@ -146,4 +169,10 @@ def transformer(
         raise ValueError(f"positions is {positions!r}; it is learned or sinusoidal")
     if pooling not in ("mean", "attention"):
         raise ValueError(f"pooling is {pooling!r}; it is mean or attention")
-    return Transformer(text, vocabulary, width, layers, heads, feedforward or 4 * width, positions, pooling, dropout)
+    if pairs and not wide:
+        raise ValueError(f"pairs is {pairs} without wide: they are part of the bag of words")
+    words = Words(text, vocabulary, width, pairs, dropout, word_dropout) if wide else None
+    return Transformer(
+        text, vocabulary, width, layers, heads, feedforward or 4 * width, positions, pooling, words, dropout,
+        word_dropout,
+    )  # fmt: skip

@@ -125,24 +125,22 @@ def _transformer(module: Any) -> list[Piece]:
     """training.models.transformer: embedding, layers, pooling and head. Each layer sees anew where the padding is."""
 
     def embed(x: Tensor, tokens_BL: Tensor) -> Tensor:
-        embedded: Tensor = module.dropout(module.positions(module.embedding(tokens_BL)))
+        embedded: Tensor = module.embed(tokens_BL)
         return embedded
 
     def layer(block: nn.Module) -> Run:
         def run(x_BLW: Tensor, tokens_BL: Tensor) -> Tensor:
-            mask_BL = tokens_BL != module.pad_id
-            out_BLW: Tensor = block(x_BLW, (mask_BL | ~mask_BL.any(dim=1, keepdim=True))[:, None, None, :])
+            out_BLW: Tensor = block(x_BLW, module.seen(tokens_BL))
             return out_BLW
 
         return run
 
     def answer(x_BLW: Tensor, tokens_BL: Tensor) -> Tensor:
-        pooled = module.pooling(module.norm(x_BLW), (tokens_BL != module.pad_id).unsqueeze(-1))
-        logits_BC: Tensor = module.head(module.dropout(pooled))
+        logits_BC: Tensor = module.answer(x_BLW, tokens_BL)
         return logits_BC
 
     layers = [Piece((f"layers.{number}",), layer(block)) for number, block in enumerate(module.layers)]
-    return [Piece(("embedding", "positions"), embed), *layers, Piece(("norm", "pooling", "head"), answer)]
+    return [Piece(("embedding", "positions"), embed), *layers, Piece(("norm", "pooling", "head", "words"), answer)]
 
 
 def _vision_transformer(module: Any) -> list[Piece]:

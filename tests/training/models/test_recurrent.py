@@ -35,9 +35,9 @@ def test_a_bidirectional_layer_answers_as_torchs_own_on_packed_sequences(tokens:
     reference.load_state_dict(weights | {f"{name}_reverse": value for name, value in backward})
     states = _packed(reference, model.embedding(tokens))
     pooled = torch.stack([torch.cat([row.amax(dim=0), row.mean(dim=0)]) for row in states])
-    assert model.words is not None and model.words_head is not None
+    assert model.words is not None
     by_words = [
-        model.words_head(model.words(row[:length]).sum(dim=0) / length**0.5)
+        model.words.head(model.words.embedding(row[:length]).sum(dim=0) / length**0.5)
         for row, length in zip(tokens, LENGTHS, strict=True)
     ]
     torch.testing.assert_close(model(tokens), model.head(pooled) + torch.stack(by_words), rtol=0, atol=1e-5)
@@ -94,7 +94,7 @@ def test_the_words_alone_are_answered_whatever_their_order(tokens: Tensor) -> No
 
 def test_the_weights_of_an_lstm_keep_the_names_that_saved_models_have() -> None:
     names = {name.partition(".")[0] for name in _model("lstm").state_dict()}
-    assert names == {"embedding", "forward_lstm", "backward_lstm", "head", "words", "words_head"}
+    assert names == {"embedding", "forward_lstm", "backward_lstm", "head", "words"}
 
 
 def test_parts_that_are_left_out_have_no_weights() -> None:
