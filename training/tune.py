@@ -7,11 +7,10 @@ from pathlib import Path
 
 from training.launch.job import Compute
 from training.loop.training import TrainingError
-from training.options import absolute_path
+from training.options import absolute_path, add_source_arguments, read_source
 from training.recipe import override
 from training.recipes import load_recipe
 from training.registry import Registry
-from training.task import Source
 from training.train import CANDIDATE, train
 from training.tuning.ledger import Trial, ranked
 from training.tuning.logbook import brief
@@ -60,8 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--driver-cpus", type=float, default=1.0, help="of what waits for several workers (default 1)")
     parser.add_argument("--max-concurrent", type=int, help="trials at once (default: what the cluster holds)")
     parser.add_argument("--train-best", action="store_true", help="train by the best point and register the model")
-    parser.add_argument("--data-dir", type=absolute_path, help="the folder with the task's published files")
-    parser.add_argument("--download", action="store_true", help="fetch missing files from their official place")
+    add_source_arguments(parser)
     parser.add_argument("--storage", type=absolute_path, default=".tandem/tune", help="where sweeps are kept")
     return parser
 
@@ -72,7 +70,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         name=arguments.name or f"{arguments.recipe.replace(':', '.')}-{arguments.search}",
         reference=arguments.recipe,
         recipe=recipe,
-        source=Source(arguments.data_dir, arguments.download),
+        source=read_source(arguments, arguments.data_dir),
         method=Method(arguments.search, arguments.seed, arguments.grace, arguments.reduction, arguments.interval),
         ranges=tuple(arguments.range),
         trials=arguments.trials,

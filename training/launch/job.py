@@ -75,6 +75,7 @@ class Compute:
     grow_after_s: float = 60.0  # with fewer than `workers`, look so often whether there is room for more
     threads: int = 1  # of each worker
     cpus: float = 1.0  # that Ray reserves for each worker: a share of the cluster, not a bound
+    gpus: float | None = None  # the same of GPUs; None: one where the cluster has as many as workers
     # Of Ray's own-named resources, for each worker: they keep a training on the nodes that have them.
     resources: Mapping[str, float] = field(default_factory=dict)
     plan: Plan = field(default_factory=Plan)  # how the workers share the work of one model

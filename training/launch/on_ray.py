@@ -46,15 +46,17 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     name = f"{job.name}-{uuid.uuid4().hex[:8]}"
     storage = compute.storage.rstrip("/")
     workers = compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers)
-    gpus = _has_gpus(compute.min_workers or compute.workers)
+    gpus = compute.gpus
+    if gpus is None:
+        gpus = float(_has_gpus(compute.min_workers or compute.workers))
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": job, "compute": compute},
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
-            use_gpu=gpus,
+            use_gpu=gpus > 0,
             elastic_resize_monitor_interval_s=compute.grow_after_s,  # type: ignore[call-arg]  # Train V2's
-            resources_per_worker={"CPU": compute.cpus, **({"GPU": 1.0} if gpus else {}), **compute.resources},
+            resources_per_worker={"CPU": compute.cpus, **({"GPU": gpus} if gpus else {}), **compute.resources},
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
             name=name,

@@ -57,10 +57,11 @@ class Logbook:
             self._say(number, f"took the weights of trial {exploit.source} after epoch {exploit.epoch}", exploit.point)
         if score.epoch <= trial.epoch:  # a trial that goes on after a kill may repeat what was noted
             return
+        figures = _numbers(trial.point) if score.digest else {}
         if self._logs_epochs:
-            figures = {"train_loss": score.train_loss, "val_loss": score.val_loss, "val_accuracy": score.val_accuracy}
-            changing = _numbers(trial.point) if score.digest else {}
-            run.log_metrics({**figures, **changing}, step=score.epoch)
+            figures |= {"train_loss": score.train_loss, "val_loss": score.val_loss, "val_accuracy": score.val_accuracy}
+        if figures:
+            run.log_metrics(figures, step=score.epoch)
         self._note(trial.scored(score))
         self._terminal.now(self._standing())
 

@@ -20,11 +20,12 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Room:
-    """What Ray Tune reserves for the process of each trial, and how many trials may run."""
+    """What Ray Tune reserves for the process of each trial, how many trials may run, and what their workers get."""
 
     cpus: float
     gpus: float
     trials_at_once: int
+    gpus_a_worker: float
 
 
 @dataclass(frozen=True)

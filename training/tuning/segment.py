@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
-from training.checkpoint.store import CheckpointError, CheckpointStore
+from training.checkpoint.store import STATE_FILE, CheckpointError, CheckpointStore, Found
 from training.recipe import Recipe
 from training.task import Source, Task, load_task
 
@@ -31,7 +31,7 @@ class Workplace:
 
     workers: int = 1
     threads: int = 1
-    gpu: bool = False
+    gpus: float = 0.0  # of each worker
     storage: Path = Path(".tandem/tune")
     tracking_uri: str = ""
 
@@ -53,7 +53,7 @@ def train_alone(
     module = build(recipe.architecture, task.encoding)
     fit(
         recipe, module, task.encoding, task.splits["train"], task.splits["val"],
-        worker=Worker(device="cuda" if workplace.gpu else "cpu"), start=state, watchers=[Told(on_epoch)],
+        worker=Worker(device="cuda" if workplace.gpus else "cpu"), start=state, watchers=[Told(on_epoch)],
     )  # fmt: skip
 
 
@@ -72,30 +72,42 @@ def train_together(
 ) -> Sequence["EpochRecord"]:
     """Ray Train workers from the checkpoint `start` (None: untrained) to the end of epoch `until`.
 
-    Returns the records of the epochs that were trained, and leaves a checkpoint in `into`. `recipe` may differ in its
-    rates from what `start` was trained with.
+    Returns the records of the epochs that were trained, none where early stopping had ended it before, and leaves a
+    checkpoint in `into`. `recipe` may differ in its rates from what `start` was trained with. A stretch that was cut
+    off goes on from its own last checkpoint: its folder is named by all that it begins with.
     """
-    from training.launch.job import Compute, TrainJob
+    from training.launch.job import Compute, TrainJob, identity_of
     from training.launch.run import run_training
     from training.launch.run_folder import RunFolder
 
-    begun = load_state(start) if start else None
-    job = TrainJob(
-        recipe, source, workplace.tracking_uri, "", identity=f"{into.parent.name}-{run_id}", until_epoch=until
-    )
+    begun = _found(start) if start else None
+    began_with = begun.checkpoint.files[STATE_FILE] if begun else ""
+    identity = identity_of(recipe, into.parent.name, run_id, str(until), began_with)
+    job = TrainJob(recipe, source, workplace.tracking_uri, run_id, identity, until_epoch=until)
     compute = Compute(
-        workplace.workers, threads=workplace.threads, cpus=workplace.threads, storage=str(workplace.storage.resolve())
+        workplace.workers,
+        threads=workplace.threads,
+        cpus=workplace.threads,
+        gpus=workplace.gpus,
+        storage=str(workplace.storage.resolve()),
     )
     folder = RunFolder(compute.folder(job))
-    folder.clear()
-    if begun:
-        _save(folder.store, begun)
+    if begun and not _has_state(folder.store):
+        folder.clear()
+        _save(folder.store, begun.state)
     trained = run_training(job, compute)
     found = folder.store.newest()
     assert found is not None, "what was trained has been kept"
     save_state(into, found.state)
     folder.clear()
-    return trained.records[begun["position"][0] - 1 if begun else 0 :]
+    return trained.records[begun.state["position"][0] - 1 if begun else 0 :]
+
+
+def _has_state(store: CheckpointStore) -> bool:
+    try:
+        return store.newest() is not None
+    except CheckpointError:
+        return False
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -109,10 +121,14 @@ def _save(store: CheckpointStore, state: dict[str, Any]) -> None:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """Inverse of `save_state`; raises ValueError where the folder holds no whole state."""
+    return _found(folder).state
+
+
+def _found(folder: Path) -> Found:
     found = CheckpointStore(Folder(str(folder))).newest()
     if found is None:
         raise CheckpointError(f"{folder} holds no checkpoint")
-    return found.state
+    return found
 
 
 def weights_of(state: dict[str, Any]) -> "Mapping[str, Tensor]":

@@ -25,15 +25,18 @@ class Study:
     def __init__(self, space: Space, seed: int) -> None:
         optuna = _optuna()
         self._distributions = _distributions(space)
-        self._study: OptunaStudy = optuna.create_study(
-            direction="maximize",
-            # Of trials under way it is assumed that they do badly, so that the next is sought elsewhere.
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True),
-        )
+        self._study: OptunaStudy = optuna.create_study(direction="maximize")
+        self._seed = seed
         self._asked: dict[int, OptunaTrial] = {}
 
     def ask(self, number: int) -> Point:
-        """The point that trial `number` should try."""
+        """The point that trial `number` should try, by its number and the trials that are known."""
+        from optuna.samplers import TPESampler
+
+        # Anew for each: after a resume, one sampler for all would draw what it drew for the first trials again.
+        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
+        # Of trials under way it is assumed that they do badly, so that the next is sought elsewhere.
+        self._study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True)
         trial = self._study.ask(self._distributions)
         self._asked[number] = trial
         return dict(trial.params)

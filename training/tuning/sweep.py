@@ -154,8 +154,8 @@ def _room(request: Request, trials: int) -> Room:
     many = f"{trials} trials, {plan.trials_at_once} at once" if trials > 1 else "1 trial"
     print(f"{request.name}: {many}, by {request.method.name}", flush=True)
     if demand.has_driver:
-        return Room(demand.driver_cpus, 0.0, plan.trials_at_once)
-    return Room(demand.cpus_a_worker, gpus, plan.trials_at_once)
+        return Room(demand.driver_cpus, 0.0, plan.trials_at_once, gpus)
+    return Room(demand.cpus_a_worker, gpus, plan.trials_at_once, gpus)
 
 
 def _parent_run(request: Request, task: Task, registry: Registry, ledger: Ledger) -> Run:
@@ -190,7 +190,7 @@ def _search(
     from training.tuning.search import run_search
 
     workplace = Workplace(
-        request.workers, request.threads, room.gpus > 0, ledger.folder / "checkpoints" / "workers", tracking_uri
+        request.workers, request.threads, room.gpus_a_worker, ledger.folder / "checkpoints" / "workers", tracking_uri
     )
     decisions = request.method.decisions(epochs)
     job = TrialJob(request.recipe, request.source, workplace, decisions, copying=request.method.name == "pbt")

@@ -104,6 +104,8 @@ def run_trial(
     for until in [epoch for epoch in (*job.decisions, recipe.epochs) if done < epoch <= recipe.epochs]:
         checkpoint = _fresh_checkpoint(folder, until)
         records = train_together(recipe, job.source, job.workplace, run_id, start, until, checkpoint)
+        if not records:
+            return  # it had stopped early, at the end of the stretch before
         for record in records[:-1]:
             close(record, None, {})
         close(records[-1], checkpoint, weights_of(load_state(checkpoint)))

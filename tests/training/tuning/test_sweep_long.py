@@ -10,7 +10,7 @@ import pytest
 from tests.training.tuning.sweeping import Sweep
 from training.tuning.ledger import ranked
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 DIGITS = "tests.toys:digits_recipe"
 RATE = ("--range", "optimizer.lr=log:1e-5..1e-1")
@@ -132,6 +132,9 @@ def test_trials_of_two_workers_train_beside_a_driver_without_a_cpu(tmp_path: Pat
     sweep = Sweep(tmp_path, mlflow_uri, "workers", DIGITS, *arguments, "--num-workers", "2", "--driver-cpus", "0")
     assert sweep.run() == 0, sweep.said()
     assert [len(trial.scores) for trial in sweep.trials().values()] == [2, 2]
+    for run in sweep.children().values():
+        history = sweep.client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert sorted({entry.step for entry in history}) == [1, 2]
     assert "2 trials, 1 at once, by random" in sweep.said()
 
 
