@@ -38,7 +38,7 @@ class RunFolder:
     @property
     def local_path(self) -> Path | None:
         """The folder's path where it is one of a file system."""
-        return Path(self._folder.path("")) if self._folder.is_local else None
+        return Path(self._folder.path()) if self._folder.is_local else None
 
     def begin_attempt(self, worker: "Worker") -> Attempt:
         """Take the next number and find the newest whole checkpoint; the first worker does, the others are told."""
@@ -89,4 +89,4 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove all of it, once the training has ended well."""
-        self._folder.remove("")
+        self._folder.remove()
