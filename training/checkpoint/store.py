@@ -6,12 +6,15 @@ finished, one that differs from it is torn or altered.
 
 import io
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.checkpoint.folder import Folder
+
+logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.pt"
 MANIFEST_FILE = "manifest.json"
@@ -20,6 +23,10 @@ KEEP_LAST = 2
 
 class CheckpointError(ValueError):
     """A checkpoint that is torn, altered or absent."""
+
+
+class UnfinishedError(CheckpointError):
+    """A checkpoint without a manifest: who wrote it was killed meanwhile."""
 
 
 class SupersededError(RuntimeError):
@@ -44,11 +51,8 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Found:
-    """The newest whole checkpoint, and the newer ones that were passed over, each with the reason."""
-
     checkpoint: Checkpoint
     state: dict[str, Any]
-    rejected: Mapping[str, str]
 
 
 class CheckpointStore:
@@ -58,6 +62,12 @@ class CheckpointStore:
         if keep < 1:
             raise ValueError(f"keep is {keep}: at least the last checkpoint must be kept")
         self._folder, self._keep = folder, keep
+        self._passed_over: dict[str, str] = {}
+
+    @property
+    def passed_over(self) -> Mapping[str, str]:
+        """Those that `newest` found not to be whole, each with the reason."""
+        return self._passed_over
 
     def begin_attempt(self) -> int:
         """The number of this start of the training, one above all before; who holds a lower one may write no more."""
@@ -83,24 +93,48 @@ class CheckpointStore:
         made = Checkpoint(**{**asdict(made), "files": {STATE_FILE: sha256}})
         self._require_latest(attempt)
         self._folder.write(f"{made.name}/{MANIFEST_FILE}", json.dumps(asdict(made)).encode())
-        for name in self._names()[: -self._keep]:
-            # The manifest first: what remains if the rest is interrupted is no checkpoint.
-            self._folder.remove(f"{name}/{MANIFEST_FILE}")
-            self._folder.remove(name)
+        self._passed_over.pop(made.name, None)
+        self._drop_all_but_the_last(made.name)
         return made
 
+    def _drop_all_but_the_last(self, newest: str) -> None:
+        """The last `keep` up to `newest` stay. What is no whole checkpoint is none of them, wherever it stands: what
+        lies beyond `newest` was passed over, or this training would have gone on from there.
+        """
+        try:
+            names = self._names()
+            whole = [name for name in names if name not in self._passed_over and self._is_finished(name)]
+            kept = [name for name in whole if name <= newest][-self._keep :]
+            dropped = [name for name in names if name not in kept]
+        except OSError as error:
+            logger.warning("what is no longer kept could not be listed (%s)", error)
+            return
+        for name in dropped:
+            try:
+                # The manifest first: what remains if the rest is interrupted is no checkpoint.
+                self._folder.remove(f"{name}/{MANIFEST_FILE}")
+                self._folder.remove(name)
+            except OSError as error:  # the next save tries again
+                logger.warning("%s could not be removed (%s)", name, error)
+
     def newest(self) -> Found | None:
-        """The newest checkpoint that is whole; None where there is none."""
-        rejected: dict[str, str] = {}
+        """The newest checkpoint that is whole; None where none was ever finished.
+
+        Raises CheckpointError where there are some, and none is whole.
+        """
+        self._passed_over = {}
+        was_kept = False
         for name in reversed(self._names()):
             try:
-                checkpoint, state = self.load(name)
+                return Found(*self.load(name))
             except CheckpointError as error:
-                rejected[name] = str(error)
-                continue
-            return Found(checkpoint, state, rejected)
-        if rejected:
-            raise CheckpointError(f"no checkpoint in {self._folder.url} is whole: {'; '.join(rejected.values())}")
+                self._passed_over[name] = str(error)
+                was_kept = was_kept or not isinstance(error, UnfinishedError)
+        if was_kept:
+            reasons = "; ".join(self._passed_over.values())
+            raise CheckpointError(
+                f"no checkpoint in {self._folder.url} is whole: {reasons}. Without the folder the training begins anew"
+            )
         return None
 
     def load(self, name: str) -> tuple[Checkpoint, dict[str, Any]]:
@@ -110,11 +144,19 @@ class CheckpointStore:
         import torch
 
         try:
-            checkpoint = Checkpoint(**json.loads(self._folder.read(f"{name}/{MANIFEST_FILE}")))
+            manifest = self._folder.read(f"{name}/{MANIFEST_FILE}")
+        except FileNotFoundError as error:
+            raise UnfinishedError(f"{name} was never finished: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"{name} cannot be read: {error}") from error
+        try:
+            checkpoint = Checkpoint(**json.loads(manifest))
             contents = {file: self._verified(name, file, sha256) for file, sha256 in checkpoint.files.items()}
             state: dict[str, Any] = torch.load(io.BytesIO(contents[STATE_FILE]), map_location="cpu", weights_only=True)
         except OSError as error:
-            raise CheckpointError(f"{name} was never finished: {error}") from error
+            raise CheckpointError(f"{name} cannot be read: {error}") from error
+        except CheckpointError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{name} is no checkpoint: {error}") from error
         except (RuntimeError, pickle.UnpicklingError) as error:
@@ -129,6 +171,9 @@ class CheckpointStore:
         if found != sha256:
             raise CheckpointError(f"{name}/{file} has sha256 {found[:12]}..., it was written as {sha256[:12]}...")
         return content
+
+    def _is_finished(self, name: str) -> bool:
+        return MANIFEST_FILE in self._folder.names(name)
 
     def _names(self) -> Sequence[str]:
         """Oldest first, whole or not."""

@@ -45,7 +45,7 @@ class RunFolder:
         if worker.rank == 0:
             self._folder.remove(STOP_FILE)
             number, found = self.store.begin_attempt(), self.store.newest()
-            attempt = Attempt(number, found.state, found.rejected) if found else Attempt(number)
+            attempt = Attempt(number, found.state if found else None, self.store.passed_over)
             told = [(number, found.checkpoint.name if found else None)]
         else:
             told = [(0, None)]
