@@ -84,12 +84,6 @@ class Registry:
                 return None
         return str(run.info.status) if run.info.lifecycle_stage == "active" else None
 
-    def resume_run(self, run_id: str) -> "Run | None":
-        if not run_id or self.status(run_id) in (None, "FINISHED"):
-            return None
-        self.run(run_id).reopen()
-        return self.run(run_id)
-
     def run(self, run_id: str) -> "Run":
         return Run(self._client, run_id)
 
