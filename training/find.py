@@ -82,7 +82,8 @@ class Search:
         from training.loop.find_plot import rate_figure
 
         epochs = (self._batches.epoch(epoch) for epoch in itertools.count(1))
-        batches = ((batch.inputs, batch.targets) for batch in itertools.chain.from_iterable(epochs))
+        read = map(self._batches.to_device, itertools.chain.from_iterable(epochs))
+        batches = ((batch.inputs, batch.targets) for batch in read)
         curve = find_learning_rate(self._recipe, self._module, batches, self._loss, steps=steps)
         end = "diverged" if curve.diverged else "ended"
         lowest = curve.rates[int(np.argmin(curve.smoothed))]

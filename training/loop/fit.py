@@ -86,6 +86,7 @@ def fit(
             record = _close_epoch(training, encoding, val, clock)
             for watcher in watchers:
                 watcher.epoch(training, record)
+            clock.mark("checkpoint")
         agreement.settle()
         for watcher in watchers:
             watcher.end(training)
@@ -107,6 +108,8 @@ def _train_epoch(
     clock.start_step()
     for batch in batches.epoch(epoch, training.position.step):
         clock.mark("data")
+        batch = batches.to_device(batch)
+        clock.mark("transfer")
         stepper(batch)
         training.position = Position(epoch, training.position.step + 1)
         training.seconds = before_s + time.perf_counter() - began
@@ -122,7 +125,7 @@ def _train_epoch(
 def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: StepClock) -> EpochRecord:
     """Validate, keep what is best, and make `training` ready for the next epoch."""
     recipe, strategy, epoch = training.recipe, training.strategy, training.position.epoch
-    clock.skip()
+    clock.end_steps()
     strategy.share_buffers(training.kept)
     val_loss, val_accuracy = validate(training.kept, encoding, val, strategy)
     loss_sum, rows = strategy.sum_over_workers([float(training.loss_sum), training.rows])

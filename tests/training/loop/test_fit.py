@@ -15,6 +15,7 @@ from training.checkpoint.folder import Folder
 from training.checkpoint.store import CheckpointStore
 from training.loop.batches import Batch
 from training.loop.fit import fit, validate
+from training.loop.step import Stepper
 from training.loop.training import EpochRecord, Position, Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
@@ -372,6 +373,32 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(toy: Task, bad: flo
 
     with pytest.raises(TrainingError, match=r"not finite at epoch 2, step 2: lower optimizer\.lr \(now 0\.01\)"):
         _fit(image_recipe(), toy, loss=loss)
+
+
+@pytest.mark.parametrize("looked_at", ["the end of the epoch", "a step"])
+def test_a_gradient_that_is_looked_at_later_is_still_named_by_its_own_step(
+    toy: Task, monkeypatch: pytest.MonkeyPatch, looked_at: str
+) -> None:
+    """As on a GPU, which is not waited for after every step, and by who keeps the state between two steps."""
+
+    def count(stepper: Stepper, norm: Tensor) -> None:
+        stepper._skipped = torch.where(torch.isfinite(norm), 0, stepper._skipped + 1)
+
+    class Looks(Watcher):
+        def step(self, training: Training, batch: Batch) -> None:
+            if looked_at == "a step" and training.position.step == 5:
+                training.require_finite()
+
+    calls = []
+
+    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        return functional.cross_entropy(logits, labels) * (float("nan") if len(calls) == 9 else 1.0)
+
+    monkeypatch.setattr(Stepper, "_count_skipped", count)
+    module, train, val = _module(image_recipe(), toy), toy.splits["train"], toy.splits["val"]
+    with pytest.raises(TrainingError, match=r"not finite at epoch 2, step 2: "):
+        fit(image_recipe(), module, toy.encoding, train, val, loss=loss, watchers=[Looks()])
 
 
 def test_fewer_rows_than_a_batch_are_trained_on(toy: Task) -> None:
