@@ -52,3 +52,16 @@ def test_scaling_is_told_beside_its_targets(tmp_path: Path) -> None:
     assert [one["workers"] for number in ("1", "2") for one in runs[number]] == [1, 2]
     assert "efficiency: at least 85% wanted" in said
     assert "gpu utilization: at least 85% wanted, not measured: there is no GPU here" in said
+
+
+def test_accuracies_of_several_calls_stand_on_one_page(tmp_path: Path) -> None:
+    module = "training.benchmark.accuracy"
+    _run(module, TOY, "--seeds", "0,1", "--set", "epochs=3", out=tmp_path)
+    _run(module, TOY, "--set", "epochs=1", out=tmp_path)
+    said = _run(module, TOY, "--set", "epochs=1", out=tmp_path)
+    outcomes = json.loads((tmp_path / "accuracy.json").read_text())["outcomes"]
+    assert [(one["seed"], one["epochs"]) for one in outcomes] == [(0, 3), (1, 3), (0, 1)]
+    assert all(0 < one["correct"] <= one["rows"] and one["split"] == "gate" for one in outcomes)
+    page = (tmp_path / "accuracy.md").read_text()
+    assert page.count("| tests.toys:image_recipe | gate,") == 2
+    assert said.count("| tests.toys:image_recipe | gate,") == 1
