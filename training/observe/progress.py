@@ -34,10 +34,11 @@ class ProgressBar(Watcher):
         if self._bar.disable or now - self._shown_at < SHOWN_EVERY_S:
             return
         self._shown_at = now
-        loss = float(training.loss_sum) / max(1, training.rows)
         rate = self._rows / max(now - self._began_at, 1e-9)
         self._bar.set_description(f"epoch {training.position.epoch}/{training.recipe.epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
+        # The first of a pipeline's stages sees no loss.
+        loss = f"loss {float(training.loss_sum) / training.rows:.4f}, " if training.rows else ""
+        self._bar.set_postfix_str(f"{loss}{rate:,.0f} samples/s", refresh=False)
         self._bar.update(_steps_done(training) - self._bar.n)
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
