@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from torch.fx import GraphModule
+
 from optimization.export import export_onnx
 from optimization.quantize.aware_model import aware_architecture, calibrate, is_aware, numerics_of
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import is_quantized, nodes
+from optimization.quantize.frozen import frozen
+from optimization.quantize.graph import is_quantized, nodes, to_bytes
 from optimization.quantize.insertion import with_fake_quantizers
 from optimization.quantize.rows import require_rows
 from optimization.quantize.static import StaticInt8
@@ -124,6 +127,8 @@ def export_aware(artifact: Artifact, example: Array) -> bytes:
     manifest = artifact.manifest
     if not is_aware(manifest.architecture):
         raise QuantizationError(f"{manifest.variant} was not trained quantization-aware: use quantize_static")
-    content = export_onnx(load_module(artifact), example, manifest.input, manifest.output)
-    assert any(is_quantized(node.op_type) for node in nodes(onnx.load_from_string(content)))
-    return content
+    module = load_module(artifact)
+    assert isinstance(module, GraphModule)
+    made = onnx.load_from_string(export_onnx(frozen(module), example, manifest.input, manifest.output))
+    assert any(is_quantized(node.op_type) for node in nodes(made))
+    return to_bytes(made)

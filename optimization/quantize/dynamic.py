@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optimization.quantize.cpu import fastest_types
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import read_graph, require_changed
+from optimization.quantize.graph import read_graph, require_changed, to_bytes
 from optimization.quantize.onnxruntime_door import dynamically_quantized, prepared
 
 # A Gemm becomes a MatMul and an Add on the way; Gather is how an embedding is looked up.
@@ -50,4 +50,4 @@ def quantize_dynamic(content: bytes, choice: DynamicInt8 = DynamicInt8()) -> byt
         float_nodes=choice.float_nodes,
     )
     require_changed(model, made, "a dynamic INT8 form here")
-    return made.SerializeToString()  # type: ignore[no-any-return]
+    return to_bytes(made)

@@ -1,4 +1,4 @@
-"""Modules that compute as an INT8 graph will, in float32, and let gradients through; exported, they are that graph.
+"""Modules that compute as an INT8 graph will, in float32, and let gradients through (`frozen.py` makes the graph).
 
 Rounding is half to even and a zero point is an integer, as ONNX's QuantizeLinear has it. Gradients pass a rounding as
 if it were none (the straight-through estimator, Bengio et al. 2013); so those of a range come out as in LSQ+
@@ -8,13 +8,13 @@ Shape suffixes: B batch, O output channels, I input channels, H height, W width.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 STEPS = 255  # of an 8-bit range
+LARGEST_INT32 = 2**31 - 1
 SMALLEST_STEP = 1e-8
 # Ranges are kept in this unit. Adam moves every parameter by about its learning rate; a range is some ten times as
 # large as a weight, and would hardly move at the pace of one.
@@ -58,15 +58,17 @@ class FakeQuantize(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`x` on the grid, and the grid's step, float32 []."""
-        low, high = self._range(x.numel())
-        step = ((high - low) / STEPS).clamp(min=SMALLEST_STEP)
-        zero = straight_round(self.least - low / step).clamp(self.least, self.least + STEPS)
-        if torch.onnx.is_in_onnx_export():
-            return _as_onnx(x, step, zero, torch.int8 if self.least else torch.uint8), step
+        step, zero = self.grid(x.numel())
         if not self.enabled:
             return x, step
         levels = (straight_round(x.float() / step) + zero).clamp(self.least, self.least + STEPS)
         return (levels - zero) * step, step
+
+    def grid(self, values: int = 1) -> tuple[Tensor, Tensor]:
+        """Its step and its zero point, float32 []; `values` are how many lie on it, for the gradient."""
+        low, high = self._range(values)
+        step = ((high - low) / STEPS).clamp(min=SMALLEST_STEP)
+        return step, straight_round(self.least - low / step).clamp(self.least, self.least + STEPS)
 
     def _range(self, values: int) -> tuple[Tensor, Tensor]:
         """Its gradient is divided by the root of how many values add to it and of the steps, as in LSQ (Esser 2020)."""
@@ -99,23 +101,15 @@ class Weighted(nn.Module):
         """Weight and bias on their grids, for an input whose grid has steps of `input_step`."""
         if not self.enabled:
             return self.weight, self.bias
-        largest = self.weight.detach().abs().float()
-        others = tuple(range(1, largest.ndim))
-        step_O = (largest.amax(others) if self.per_channel else largest.max()) / self.largest
-        step_O = step_O.clamp(min=SMALLEST_STEP)
-        weight = self._on_grid(self.weight, step_O, self.largest, torch.int8)
-        if self.bias is None:
-            return weight, None
-        return weight, self._on_grid(self.bias, step_O * input_step.detach(), 2**31 - 1, torch.int32)
+        step_O = self.steps()
+        weight = _on_grid(self.weight, step_O, self.largest)
+        return weight, None if self.bias is None else _on_grid(self.bias, step_O * input_step.detach(), LARGEST_INT32)
 
-    def _on_grid(self, values: Tensor, step_O: Tensor, largest: int, kind: torch.dtype) -> Tensor:
-        shaped = step_O.reshape(-1, *[1] * (values.ndim - 1)) if step_O.ndim else step_O
-        if torch.onnx.is_in_onnx_export():
-            levels = torch.round(values / shaped).clamp(-largest, largest).to(kind)
-            zero = torch.zeros_like(step_O, dtype=kind)
-            return _dequantized(levels, step_O, zero)
-        on_grid = torch.round(values.float() / shaped).clamp(-largest, largest) * shaped
-        return values + (on_grid - values).detach()
+    def steps(self) -> Tensor:
+        """The step of each channel's grid, float32 [O], or of all, []."""
+        size = self.weight.detach().abs().float()
+        greatest = size.amax(tuple(range(1, size.ndim))) if self.per_channel else size.max()
+        return (greatest / self.largest).clamp(min=SMALLEST_STEP)
 
 
 class QuantizedConv2d(Weighted):
@@ -135,18 +129,19 @@ class QuantizedLinear(Weighted):
         return functional.linear(x_BI, weight_OI, bias_O)
 
 
+def levels_of(values: Tensor, step_O: Tensor, largest: int) -> Tensor:
+    """The integers, as floats, that stand for `values` on a grid without zero point."""
+    return torch.round(values.detach().float() / _along(values, step_O)).clamp(-largest, largest)
+
+
+def _on_grid(values: Tensor, step_O: Tensor, largest: int) -> Tensor:
+    on_grid = levels_of(values, step_O, largest) * _along(values, step_O)
+    return values + (on_grid - values).detach()
+
+
+def _along(values: Tensor, step_O: Tensor) -> Tensor:
+    return step_O.reshape(-1, *[1] * (values.ndim - 1)) if step_O.ndim else step_O
+
+
 def _scaled_gradient(value: Tensor, share: float) -> Tensor:
     return value * share + (value - value * share).detach()
-
-
-def _as_onnx(x: Tensor, step: Tensor, zero: Tensor, kind: torch.dtype) -> Tensor:
-    zero = zero.to(kind)
-    levels = torch.onnx.ops.symbolic("QuantizeLinear", (x, step, zero), {}, dtype=kind, shape=x.shape)
-    return _dequantized(levels, step, zero)
-
-
-def _dequantized(levels: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    attributes: dict[str, Any] = {"axis": 0} if step.ndim else {}
-    return torch.onnx.ops.symbolic(
-        "DequantizeLinear", (levels, step, zero), attributes, dtype=torch.float32, shape=levels.shape
-    )

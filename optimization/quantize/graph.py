@@ -44,6 +44,17 @@ def read_graph(content: bytes) -> Any:
     return model
 
 
+def to_bytes(model: Any) -> bytes:
+    """Serialized, without what exporters note of their own: in a small INT8 graph that is a sixth of the file."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    del graph.value_info[:]
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def nodes(model: Any) -> Iterator[Any]:
     """Every node, those of the bodies of If, Loop and Scan too."""
     pending = [model.graph]

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimization.quantize.bfloat16 import to_bfloat16
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import read_graph
+from optimization.quantize.graph import read_graph, to_bytes
 from optimization.quantize.onnxruntime_door import optimized, prepared, to_float16
 
 LARGEST_FP16 = 65504.0
@@ -54,7 +54,7 @@ def lower_precision(content: bytes, choice: LowPrecision = LowPrecision()) -> by
         made = to_float16(model, choice.float_ops)
     else:
         made = to_bfloat16(model)
-    lowered: bytes = made.SerializeToString()
+    lowered = to_bytes(made)
     if choice.must_run_here:
         support = cpu_support(lowered)
         if not support.runs:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from optimization.quantize.error import QuantizationError
+from optimization.quantize.graph import to_bytes
 from optimization.quantize.sensitivity import (
     ErrorMeter,
     Layer,
@@ -73,7 +74,7 @@ def quantize_mixed(content: bytes, rows: Array, spec: TensorSpec, choice: MixedP
         made = calibrated.quantized([name for layer in kept for name in layer.nodes]) if kept else all_int8
         error = meter(made)
         if choice.max_error is None or error <= choice.max_error:
-            return Mixed(made.SerializeToString(), kept, error, all_int8_error, found)
+            return Mixed(to_bytes(made), kept, error, all_int8_error, found)
     raise QuantizationError(
         f"max_error is {choice.max_error:g}, and with {len(every) - 1} of {len(every)} layers in float it still is "
         f"{error:.3g}: allow more, or do not quantize"

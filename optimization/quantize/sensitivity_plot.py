@@ -31,6 +31,6 @@ def sensitivity_plot(
     for label, colour in ((f"{len(found) - len(names)} in INT8", FIRST), (f"{len(names)} kept in float", SECOND)):
         axes.barh([0], [0], color=colour, label=label)
     axes.plot([], [], color=MUTED, linestyle="--", linewidth=1.2, label="all in INT8")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside right upper", frameon=False)
     plain(axes, TITLES[probe], AXES[metric], "")
     return figure

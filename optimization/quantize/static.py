@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from optimization.quantize.cpu import IntegerType, fastest_types
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import free_outputs, read_graph, require_changed, shield_float_layers
+from optimization.quantize.graph import free_outputs, read_graph, require_changed, shield_float_layers, to_bytes
 from optimization.quantize.onnxruntime_door import activations_of, prepared, static_ops, with_qdq
 from optimization.quantize.ranges import Calibrator, Range, find_ranges
 from optimization.quantize.rows import feeds, require_rows
@@ -56,7 +56,7 @@ def quantize_static(content: bytes, rows: Array, spec: TensorSpec, choice: Stati
     Logits stay float32, as the manifest says. Raises QuantizationError where the rows do not fit the graph or the graph
     cannot be quantized.
     """
-    return Calibrated(content, rows, spec, choice).quantized().SerializeToString()  # type: ignore[no-any-return]
+    return to_bytes(Calibrated(content, rows, spec, choice).quantized())
 
 
 class Calibrated:

@@ -7,7 +7,7 @@ dynamic INT8 one, many rows do not (docs/compression-quantize.md).
 from dataclasses import dataclass
 
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import read_graph, require_changed
+from optimization.quantize.graph import read_graph, require_changed, to_bytes
 from optimization.quantize.onnxruntime_door import prepared, weight_only_quantized
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
@@ -33,4 +33,4 @@ def quantize_weights(content: bytes, choice: WeightOnly = WeightOnly()) -> bytes
     model = prepared(read_graph(content))
     made = weight_only_quantized(model, bits=choice.bits, block_size=choice.block_size, min_values=choice.min_values)
     require_changed(model, made, f"matrices of {choice.min_values} weights and more")
-    return made.SerializeToString()  # type: ignore[no-any-return]
+    return to_bytes(made)

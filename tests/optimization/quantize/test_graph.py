@@ -4,8 +4,8 @@ import pytest
 from onnx import helper
 
 from optimization.quantize.error import QuantizationError
-from optimization.quantize.graph import free_outputs, read_graph
-from tests.optimization.quantize.graphs import IMAGES, VECTORS, model, network
+from optimization.quantize.graph import free_outputs, read_graph, to_bytes
+from tests.optimization.quantize.graphs import IMAGES, VECTORS, images, model, network, run
 
 
 def _changed(**constants: np.ndarray) -> bytes:
@@ -70,6 +70,16 @@ def test_a_graph_that_is_quantized_already_is_refused() -> None:
     ]
     with pytest.raises(QuantizationError, match="quantized already: it has DequantizeLinear, QuantizeLinear; give"):
         read_graph(model(nodes, {"step": np.float32(0.1)}, VECTORS, 16))
+
+
+def test_what_exporters_note_is_left_out_and_nothing_else() -> None:
+    made = onnx.load_from_string(network())
+    for part in (made, made.graph, made.graph.node[2], made.graph.input[0], made.graph.output[0]):
+        part.metadata_props.add(key="who", value="the exporter" * 50)
+    made.graph.node[2].doc_string = "line 3"
+    content = to_bytes(made)
+    assert b"exporter" not in content and b"line 3" not in content
+    np.testing.assert_array_equal(run(content, images(4)), run(network(), images(4)))
 
 
 def test_outputs_are_freed_of_their_levels_and_what_else_reads_them_still_does() -> None:

@@ -134,7 +134,7 @@ def test_the_plot_has_a_bar_a_layer_and_marks_those_kept() -> None:
     bars = axes.patches[:4]
     assert [bar.get_width() for bar in bars] == [one.error for one in mixed.sensitivities]
     assert len({bar.get_facecolor() for bar in bars}) == 2
-    told = {text.get_text() for text in axes.get_legend().get_texts()}
+    told = {text.get_text() for text in figure.legends[0].get_texts()}
     assert told == {"3 in INT8", "1 kept in float", "all in INT8"}
     with pytest.raises(ValueError, match="no layers"):
         sensitivity_plot([], [], 0.0, "kl", "only")
