@@ -138,6 +138,8 @@ def _line(row: Row) -> str:
         for p50_ms, ratio in zip(row.p50_ms, row.speedups, strict=True)
     ]
     difference = f"{row.paired.difference * 100:+.2f} (at least {row.paired.lower * 100:+.2f})"
+    if row.name == FLOAT:
+        difference, speeds = "", [f"{p50_ms:.3f} | " for p50_ms in row.p50_ms]
     shown = [row.name, f"{row.accuracy:.2%}", difference, f"{row.flips:.2%}", size_text(row.size_bytes), *speeds]
     return f"| {' | '.join(shown)} |"
 
@@ -175,7 +177,12 @@ def main() -> None:
     fp16 = "computed natively" if support.native else support.reason
     name = f"quantization-{arguments.architecture.replace('/', '-')}"
     told = page(f"{arguments.architecture} on {task.name}", rows, mixed, len(ranges), fp16)
-    write_report(arguments.out, name, told, {"rows": [asdict(row) for row in rows]})
+    figures = {
+        "host": describe_host(THREADS).to_json(),
+        "rows": [asdict(row) for row in rows],
+        "mixed": {key: value for key, value in asdict(mixed).items() if key != "content"},
+    }
+    write_report(arguments.out, name, told, figures)
     figure = sensitivity_plot(mixed.sensitivities, mixed.kept, mixed.all_int8_error, "kl", "only")
     figure.savefig(arguments.out / f"{name}.png")
     print(told)

@@ -12,7 +12,7 @@ from typing import Literal
 from torch.fx import GraphModule
 
 from optimization.export import export_onnx
-from optimization.quantize.aware_model import aware_architecture, calibrate, is_aware, numerics_of
+from optimization.quantize.aware_model import aware_architecture, calibrate, example_of, is_aware, numerics_of
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.frozen import frozen
 from optimization.quantize.graph import is_quantized, nodes, to_bytes
@@ -109,7 +109,8 @@ def write_start(parent: Artifact, recipe: Recipe, rows: Array, static: StaticInt
     from safetensors.torch import save_file
 
     require_rows(rows, parent.manifest.input)
-    module = with_fake_quantizers(load_module(parent), numerics_of(recipe.architecture))
+    example = example_of(parent.manifest.encoding)
+    module = with_fake_quantizers(load_module(parent), numerics_of(recipe.architecture), example)
     calibrate(module, rows, parent.manifest.input.name, static)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(module.state_dict(), path)

@@ -7,6 +7,7 @@ weights and ranges reload from safetensors.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +68,13 @@ def fake_quantized(
     """`of` is an Architecture as data; the module has its weights with the normalization folded in, and ranges."""
     inner = build(Architecture(of["name"], of.get("params", {})), encoding)
     numerics = Numerics(activations == "int8", per_channel, reduce_range, symmetric, learned)
-    return with_fake_quantizers(inner, numerics)
+    return with_fake_quantizers(inner, numerics, example_of(encoding))
+
+
+def example_of(encoding: Encoding) -> Tensor:
+    """Two rows that a model of this Encoding takes."""
+    spec = encoding.input_spec
+    return torch.from_numpy(np.ones([2 if size == -1 else size for size in spec.shape], spec.dtype))
 
 
 def calibrate(module: nn.Module, rows: Array, input_name: str, static: StaticInt8) -> dict[str, Range]:

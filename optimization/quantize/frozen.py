@@ -24,7 +24,7 @@ class FrozenQuantize(nn.Module):
         step, zero = quantizer.grid()
         self.kind = torch.int8 if quantizer.least else torch.uint8
         self.register_buffer("step", step.detach().clone())
-        self.register_buffer("zero", zero.detach().to(self.kind))
+        self.register_buffer("zero", zero.detach().round().to(self.kind))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         levels = torch.onnx.ops.symbolic(

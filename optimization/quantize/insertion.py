@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from optimization.quantize.error import QuantizationError
@@ -41,12 +41,15 @@ class Numerics:
     learned: bool
 
 
-def with_fake_quantizers(module: nn.Module, numerics: Numerics) -> fx.GraphModule:
-    """A copy of `module` in eval mode; raises QuantizationError where its computation cannot be followed."""
+def with_fake_quantizers(module: nn.Module, numerics: Numerics, example: Tensor) -> fx.GraphModule:
+    """A copy of `module` in eval mode; raises QuantizationError where its computation cannot be followed.
+
+    `example` is any batch that it takes: what is a number or holds integers is told from what can be quantized by it.
+    """
     traced = _traced(module)
     _fold_normalization(traced)
     _write_nothing_in_place(traced)
-    insertion = _Insertion(traced, numerics)
+    insertion = _Insertion(traced, numerics, _Floats(traced).found_on(example))
     for node in list(traced.graph.nodes):
         insertion.visit(node)
     if not insertion.weighted:
@@ -92,9 +95,25 @@ def _fold_normalization(traced: fx.GraphModule) -> None:
         traced.graph.erase_node(node)
 
 
+class _Floats(fx.Interpreter):
+    """Finds the nodes that give float tensors."""
+
+    def found_on(self, example: Tensor) -> set[fx.Node]:
+        self._found: set[fx.Node] = set()
+        with torch.no_grad():
+            self.run(example)
+        return self._found
+
+    def run_node(self, n: fx.Node) -> Any:
+        made = super().run_node(n)
+        if isinstance(made, Tensor) and made.is_floating_point():
+            self._found.add(n)
+        return made
+
+
 class _Insertion:
-    def __init__(self, traced: fx.GraphModule, numerics: Numerics) -> None:
-        self._traced, self._numerics = traced, numerics
+    def __init__(self, traced: fx.GraphModule, numerics: Numerics, floats: set[fx.Node]) -> None:
+        self._traced, self._numerics, self._floats = traced, numerics, floats
         # What a fake quantizer gave -> the step of its grid, and its name.
         self._given: dict[fx.Node, tuple[fx.Node, str]] = {}
         self.weighted = 0
@@ -109,11 +128,10 @@ class _Insertion:
             node.args, node.kwargs = (value, step), {}
             self.weighted += 1
             self._quantize_answer(node)
-        elif (
-            _is_call(node, JOIN_CALLS) and len(node.args) == 2 and all(isinstance(a, fx.Node) for a in node.args)
-        ) or _is_call(node, CONCATENATIONS):
+        elif node in self._floats and (_joins_two(node) or _is_call(node, CONCATENATIONS)):
             for argument in dict.fromkeys(node.all_input_nodes):
-                self._quantized(argument)
+                if argument in self._floats or argument in self._given:
+                    self._quantized(argument)
             self._quantize_answer(node)
 
     def _exchange(self, name: str, layer: nn.Conv2d | nn.Linear) -> None:
@@ -186,6 +204,11 @@ def _calls(traced: fx.GraphModule, target: Any) -> int:
 
 def _is_call(node: fx.Node, targets: Sequence[Any]) -> bool:
     return node.op in ("call_function", "call_method") and node.target in targets
+
+
+def _joins_two(node: fx.Node) -> bool:
+    """Whether it adds or multiplies two tensors, and no number to one."""
+    return _is_call(node, JOIN_CALLS) and len(node.args) == 2 and all(isinstance(part, fx.Node) for part in node.args)
 
 
 def _is_plain(layer: nn.Conv2d | nn.Linear) -> bool:

@@ -38,6 +38,10 @@ def test_every_way_is_measured_against_the_float_graph(tmp_path: Path, monkeypat
     assert rows["FP32"]["flips"] == 0 and rows["FP32"]["paired"]["difference"] == 0
     assert all(row["paired"]["rows"] == 60 for row in rows.values())
     assert rows["INT8 min-max"]["size_bytes"] != rows["FP32"]["size_bytes"]
+    assert figures["mixed"]["kept"][0]["weight"] in {
+        one["layer"]["weight"] for one in figures["mixed"]["sensitivities"]
+    }
+    assert figures["host"]["threads"] == 1
     told = (tmp_path / "out" / "quantization-convnet.md").read_text()
     assert all(f"| {name} |" in told for name in rows)
     assert "60 rows of the gate split, ranges from 18 rows of the calibration split" in told

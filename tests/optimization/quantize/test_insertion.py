@@ -13,6 +13,8 @@ from optimization.quantize.insertion import Numerics, with_fake_quantizers
 
 NUMERICS = Numerics(signed=False, per_channel=True, reduce_range=False, symmetric=False, learned=True)
 
+IMAGE, VECTOR = torch.ones(2, 3, 8, 8), torch.ones(2, 4)
+
 
 class Residual(nn.Module):
     """A convolution with normalization, a shortcut that is cut and padded, a mean and a head."""
@@ -53,7 +55,7 @@ def _calls(module: fx.GraphModule, name: str) -> int:
 
 def test_with_everything_switched_off_it_answers_as_the_float_module_with_normalization_folded() -> None:
     module, x = _residual(), torch.randn(4, 3, 8, 8)
-    made = with_fake_quantizers(module, NUMERICS)
+    made = with_fake_quantizers(module, NUMERICS, IMAGE)
     assert not [part for part in made.modules() if isinstance(part, nn.BatchNorm2d)]
     for part in made.modules():
         if isinstance(part, FakeQuantize | QuantizedConv2d | QuantizedLinear):
@@ -62,7 +64,7 @@ def test_with_everything_switched_off_it_answers_as_the_float_module_with_normal
 
 
 def test_layers_additions_and_the_heads_input_are_quantized_and_the_answer_is_not() -> None:
-    made = with_fake_quantizers(_residual(), NUMERICS)
+    made = with_fake_quantizers(_residual(), NUMERICS, IMAGE)
     found = _quantizers(made)
     assert set(found) == {"ranges.x", "ranges.relu", "ranges.second", "ranges.relu_1", "ranges.mean"}
     assert isinstance(made.first, QuantizedConv2d) and isinstance(made.head, QuantizedLinear)
@@ -71,13 +73,13 @@ def test_layers_additions_and_the_heads_input_are_quantized_and_the_answer_is_no
 
 
 def test_what_is_only_moved_keeps_the_grid_that_it_lay_on() -> None:
-    made = with_fake_quantizers(_residual(), NUMERICS)
+    made = with_fake_quantizers(_residual(), NUMERICS, IMAGE)
     assert _calls(made, "ranges.relu") == 3  # after the ReLU, the slice and the padding
     assert all(_calls(made, name) == 1 for name in _quantizers(made) if name != "ranges.relu")
 
 
 def test_every_layer_is_told_the_step_of_its_own_input() -> None:
-    made = with_fake_quantizers(_residual(), NUMERICS)
+    made = with_fake_quantizers(_residual(), NUMERICS, IMAGE)
     for node in made.graph.nodes:
         if node.op == "call_module" and isinstance(made.get_submodule(str(node.target)), QuantizedConv2d):
             value, step = node.args
@@ -87,7 +89,7 @@ def test_every_layer_is_told_the_step_of_its_own_input() -> None:
 
 
 def test_nothing_is_written_in_place() -> None:
-    made = with_fake_quantizers(_residual(), NUMERICS)
+    made = with_fake_quantizers(_residual(), NUMERICS, IMAGE)
     assert not [node for node in made.graph.nodes if node.target is operator.iadd or node.kwargs.get("inplace")]
     x = torch.randn(4, 3, 8, 8)
     made(x).sum().backward()
@@ -97,12 +99,12 @@ def test_nothing_is_written_in_place() -> None:
 def test_the_given_module_is_untouched() -> None:
     module, x = _residual(), torch.randn(4, 3, 8, 8)
     before, names = module(x), list(module.state_dict())
-    with_fake_quantizers(module, NUMERICS)
+    with_fake_quantizers(module, NUMERICS, IMAGE)
     assert torch.equal(module(x), before) and list(module.state_dict()) == names
 
 
 def test_names_of_weights_and_ranges_are_the_same_each_time() -> None:
-    made = [with_fake_quantizers(_residual(), NUMERICS).state_dict() for _ in range(2)]
+    made = [with_fake_quantizers(_residual(), NUMERICS, IMAGE).state_dict() for _ in range(2)]
     assert list(made[0]) == list(made[1])
 
 
@@ -123,7 +125,7 @@ class Branches(nn.Module):
 
 
 def test_concatenations_and_products_are_quantized_and_pooling_keeps_its_grid() -> None:
-    made = with_fake_quantizers(Branches().eval(), NUMERICS)
+    made = with_fake_quantizers(Branches().eval(), NUMERICS, IMAGE)
     assert set(_quantizers(made)) == {
         *("ranges.x", "ranges.a", "ranges.b", "ranges.act", "ranges.sigmoid", "ranges.mul", "ranges.last"),
     }
@@ -141,9 +143,26 @@ def test_a_layer_that_is_used_twice_has_one_weight_and_two_inputs() -> None:
             logits: Tensor = self.layer(functional.relu(self.layer(x)))
             return logits
 
-    made = with_fake_quantizers(Twice().eval(), NUMERICS)
+    made = with_fake_quantizers(Twice().eval(), NUMERICS, VECTOR)
     assert set(_quantizers(made)) == {"ranges.x", "ranges.relu"}
     made(torch.randn(3, 4))
+
+
+def test_numbers_and_integers_that_are_added_are_left_alone() -> None:
+    class Reckoning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows, width = x.shape
+            number = torch.ones(rows * width, dtype=torch.int64) + torch.arange(rows * width)
+            logits: Tensor = self.layer(x) + number.float().sum()
+            return logits
+
+    made = with_fake_quantizers(Reckoning().eval(), NUMERICS, VECTOR)
+    assert set(_quantizers(made)) == {"ranges.x", "ranges.layer", "ranges.sum_1"}
+    assert made(torch.ones(3, 4)).shape == (3, 4)
 
 
 def test_a_model_whose_way_depends_on_its_values_is_refused() -> None:
@@ -152,14 +171,14 @@ def test_a_model_whose_way_depends_on_its_values_is_refused() -> None:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(QuantizationError, match=r"cannot be followed by torch\.fx, which quantization-aware"):
-        with_fake_quantizers(Fickle(), NUMERICS)
+        with_fake_quantizers(Fickle(), NUMERICS, VECTOR)
 
 
 def test_recurrent_models_are_sent_to_dynamic_quantization() -> None:
     with pytest.raises(QuantizationError, match="0 is recurrent, for which there is no static INT8: use DynamicInt8"):
-        with_fake_quantizers(nn.Sequential(nn.LSTM(4, 4)), NUMERICS)
+        with_fake_quantizers(nn.Sequential(nn.LSTM(4, 4)), NUMERICS, VECTOR)
 
 
 def test_a_model_without_layers_to_quantize_is_refused() -> None:
     with pytest.raises(QuantizationError, match="no convolution and no linear layer"):
-        with_fake_quantizers(nn.Sequential(nn.ReLU(), nn.Flatten()), NUMERICS)
+        with_fake_quantizers(nn.Sequential(nn.ReLU(), nn.Flatten()), NUMERICS, VECTOR)
