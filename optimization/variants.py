@@ -8,7 +8,10 @@ import numpy as np
 
 from optimization.export import ExportError, export_onnx
 from optimization.measure import Parity, parity
-from optimization.quantize import quantize_dynamic, quantize_static
+from optimization.quantize.aware import export_aware
+from optimization.quantize.choice import Quantization, precision_of, quantize
+from optimization.quantize.dynamic import DynamicInt8
+from optimization.quantize.static import StaticInt8
 from optimization.runner import Runner, open_runner
 from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
 from training.encoding import Array, ImageEncoding, TextEncoding
@@ -22,6 +25,7 @@ EXPORT_PARITY_ROWS = 64
 QUANTIZATION_PARITY_ROWS = 512
 PARITY_BATCH_SIZES = (1, 3, 8)
 MAX_RANGE_ROWS = 512
+MAX_AWARE_FLIP_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,35 @@ def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads
 
 def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: int) -> Variant:
     """`parent` quantized: images statically, with ranges from the calibration split; texts dynamically."""
+    choice = StaticInt8() if isinstance(task.encoding, ImageEncoding) else DynamicInt8()
+    return quantized_variant(name, parent, choice, task, folder, threads)
+
+
+def quantized_variant(
+    name: str, parent: Variant, choice: Quantization, task: Task, folder: Path, threads: int
+) -> Variant:
+    """The float graph `parent` as `choice` says, with ranges and sensitivities from the calibration split."""
     content = parent.artifact.model_path.read_bytes()
-    if isinstance(task.encoding, ImageEncoding):
-        ranges = range_split(task).inputs
-        content = quantize_static(content, ranges, parent.artifact.manifest.input)
-    else:
-        content = quantize_dynamic(content)
-    made = _write(folder / name, name, "int8", content, parent.artifact)
-    return _variant(made, parent.runner, task, threads, QUANTIZATION_PARITY_ROWS)
+    made = quantize(content, choice, range_split(task).inputs, parent.artifact.manifest.input)
+    artifact = _write(folder / name, name, precision_of(choice), made, parent.artifact)
+    return _variant(artifact, parent.runner, task, threads, QUANTIZATION_PARITY_ROWS)
+
+
+def aware_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
+    """`source`, which quantize_aware made, as an INT8 graph with what it learned.
+
+    Raises ExportError where the graph's answers are not the module's: integer sums are rounded otherwise than float
+    ones now and then, which may flip an answer in a thousand.
+    """
+    example = task.splits["calibration"].inputs[:4]
+    made = _write(folder / name, name, "int8", export_aware(source, example), source)
+    variant = _variant(made, predictor(load_module(source)), task, threads, QUANTIZATION_PARITY_ROWS)
+    if variant.parity.flip_rate > MAX_AWARE_FLIP_RATE:
+        raise ExportError(
+            f"{name}: the exported graph answers {variant.parity.flips} of {variant.parity.rows} rows otherwise than "
+            f"the fake-quantized module; at most {MAX_AWARE_FLIP_RATE:.0%} is rounding"
+        )
+    return variant
 
 
 def _write(folder: Path, variant: str, precision: Precision, content: bytes, parent: Artifact) -> Artifact:

@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 
 ModelFormat = Literal["torch", "onnx"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
 MODEL_FILE: dict[str, str] = {"torch": "model.safetensors", "onnx": "model.onnx"}
 
 

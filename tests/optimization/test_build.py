@@ -218,7 +218,7 @@ def test_a_later_pass_keeps_the_champion_before_it_as_previous(
     "stage",
     [
         "optimization.variants.export_onnx",
-        pytest.param("optimization.variants.quantize_static", marks=pytest.mark.long),
+        pytest.param("optimization.variants.quantize", marks=pytest.mark.long),
         pytest.param("optimization.build.compare", marks=pytest.mark.long),
     ],
 )
