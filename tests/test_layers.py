@@ -27,6 +27,7 @@ DOORS = {
     "onnxruntime": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
     "tensorrt": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
     "torchvision": {"training/models/torchvision_door.py"},
+    "torch_pruning": {"optimization/prune/dependencies.py"},
     "timm": {"training/models/imagenet.py"},
     "transformers": {"training/models/language.py"},
     "huggingface_hub": {"training/models/tokenizer.py"},
@@ -90,6 +91,7 @@ LIGHT = (
     "optimization/quantize.py",
     "optimization/export.py",
     "optimization/plots.py",
+    "optimization/prune/settings.py",
     "apps/up.py",
 )
 MAX_LINES = 330
