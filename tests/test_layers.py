@@ -28,6 +28,7 @@ DOORS = {
     "tensorrt": {"optimization/runner.py", "optimization/export.py"},
     "modelopt": {"optimization/quantize/modelopt_door.py"},
     "torchvision": {"training/models/torchvision_door.py"},
+    "torch_pruning": {"optimization/prune/dependencies.py"},
     "timm": {"training/models/imagenet.py"},
     "transformers": {"training/models/language.py"},
     "huggingface_hub": {"training/models/tokenizer.py"},
@@ -92,6 +93,7 @@ LIGHT = (
     "optimization/quantize/sensitivity_plot.py",
     "optimization/export.py",
     "optimization/plots.py",
+    "optimization/prune/settings.py",
     "apps/up.py",
 )
 MAX_LINES = 330

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,12 +241,12 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
+        entries = [Param(key, str(value)[:500]) for key, value in params.items()]
         with _asking(f"log parameters to run {self.run_id}"):
-            self._client.log_batch(self.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
+            for first in range(0, len(entries), 100):  # MLflow takes no more at once
+                self._client.log_batch(self.run_id, params=entries[first : first + 100])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        import time
-
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)

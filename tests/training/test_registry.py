@@ -238,6 +238,7 @@ def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None
 
     made = registry.start_run("runs", "one", {"tandem.recipe": "toy"})
     made.log_params({"optimizer.lr": 0.1, "long": "x" * 900})
+    made.log_params({f"architecture.sizes.layer{number}": (8, 8) for number in range(230)})
     made.log_metrics({"val_accuracy": 0.5}, step=1)
     made.log_metrics({"val_accuracy": 0.75}, step=2)
     made.log_text("<p>report</p>", "report.html")
@@ -248,6 +249,7 @@ def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None
     assert seen.info.status == "FAILED"
     assert seen.info.run_name == "one"
     assert seen.data.params["optimizer.lr"] == "0.1"
+    assert len([name for name in seen.data.params if name.startswith("architecture.sizes.")]) == 230
     assert [entry.value for entry in client.get_metric_history(made.run_id, "val_accuracy")] == [0.5, 0.75]
     assert registry.read_artifact(made.run_id, "report.html") == b"<p>report</p>"
     assert registry.read_artifact(made.run_id, "plots/curves.png").startswith(b"\x89PNG")
