@@ -20,6 +20,7 @@ from optimization.release import Release, VersionRef, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
+from training.champion import crown
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute, TrainJob, identity_of
@@ -189,7 +190,7 @@ def _register(
     tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
     version = publish_release(registry, release, run, "candidate", tags)
     if passed:
-        registry.crown(version.name, version.number)
+        crown(registry, version.name, version.number)
     for name in (built.student, "release"):
         for check in built.verdicts[name].failures:
             _say(f"refused, {name}: {check.sentence}")
