@@ -12,14 +12,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from optimization.cascade import Calibration, calibrate
+from optimization.cascade.calibration import Calibration, calibrate
+from optimization.cascade.expectation import expect
+from optimization.cascade.rows import Rows
+from optimization.cascade.shift import Shift, measure_shift
 from optimization.comparison import Comparison, compare
 from optimization.distill import Distillation
 from optimization.gate import Verdict, gate_release, gate_student
-from optimization.release import Release, VersionRef, publish_release
+from optimization.release import Expectation, Release, VersionRef, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
+from training.champion import crown
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute, TrainJob, identity_of
@@ -38,6 +42,8 @@ MAX_HARM = 0.01
 MEASURE_THREADS = 1
 # Tried in this order: the first student that passes its gate is paired with the teacher.
 STUDENTS = ("student-int8", "student-fp32")
+# How a pair does on corrupted rows is looked at, and nothing is chosen by it: few rows and one severity are enough.
+SHIFT_ROWS, SHIFT_SEVERITIES = 200, (3,)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Built:
     verdicts: Mapping[str, Verdict]
     calibration: Calibration
     comparison: Comparison
+    shift: Shift
+    expected: Expectation
 
 
 def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> tuple[Version, bool]:
@@ -132,7 +140,12 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
     )
     _say("measuring, one variant at a time in turn")
     comparison = compare(variants, student, calibration, task, MEASURE_THREADS)
-    return Built(variants, student_torch, student, verdicts, calibration, comparison)
+    _say("looking at the pair under a shift")
+    shift = _shift(variants["teacher-fp32"], variants[student], calibration, task)
+    rows = Rows.score(gate[student], gate["teacher-fp32"], task.splits["gate"].labels, calibration.temperature)
+    times_ms = {row.variant: row.p50_ms for row in comparison.rows}
+    expected = expect(rows, calibration, shift, student_ms=times_ms[student], teacher_ms=times_ms["teacher-fp32"])
+    return Built(variants, student_torch, student, verdicts, calibration, comparison, shift, expected)
 
 
 def _student_verdict(variants: Mapping[str, Variant], gate: Mapping[str, Array], name: str, task: Task) -> Verdict:
@@ -160,11 +173,25 @@ def _calibrate(teacher: Variant, student: Variant, task: Task) -> Calibration:
     )
 
 
+def _shift(teacher: Variant, student: Variant, calibration: Calibration, task: Task) -> Shift:
+    return measure_shift(
+        student.runner,
+        teacher.runner,
+        task,
+        task.splits["gate"],
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
+        max_harm=MAX_HARM,
+        rows=SHIFT_ROWS,
+        severities=SHIFT_SEVERITIES,
+    )
+
+
 def _register(
     built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run
 ) -> tuple[Version, bool]:
     _say("registering")
-    built.comparison.log(run, built.calibration, built.verdicts, task)
+    built.comparison.log(run, built.calibration, built.verdicts, task, built.expected, built.shift)
     lineage = {"tandem.teacher_version": teacher.reference}
     published = {}
     for artifact in [built.student_torch, *(variant.artifact for variant in built.variants.values())]:
@@ -184,12 +211,13 @@ def _register(
         temperature=built.calibration.temperature,
         threshold=built.calibration.threshold,
         guarantee=built.calibration.guarantee,
+        expected=built.expected,
     )
     passed = built.verdicts[built.student].passed and built.verdicts["release"].passed
     tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
     version = publish_release(registry, release, run, "candidate", tags)
     if passed:
-        registry.crown(version.name, version.number)
+        crown(registry, version.name, version.number)
     for name in (built.student, "release"):
         for check in built.verdicts[name].failures:
             _say(f"refused, {name}: {check.sentence}")

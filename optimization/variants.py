@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from optimization.export import ExportError, export_onnx
-from optimization.measure import Parity, parity
+from optimization.measure.batches import parity_lengths
+from optimization.measure.parity import Parity, parity
 from optimization.quantize.aware import export_aware
 from optimization.quantize.choice import Quantization, precision_of, quantize
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.static import StaticInt8
 from optimization.runner import Runner, open_runner
 from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
-from training.encoding import Array, ImageEncoding, TextEncoding
+from training.encoding import Array, ImageEncoding
 from training.module import load_module, predictor
 from training.task import Split, Task
 
@@ -137,10 +138,5 @@ def _variant(
 ) -> Variant:
     runner = open_runner(artifact, threads)
     rows = task.splits["gate"].inputs[:parity_rows]
-    worst = parity(reference, runner, rows, PARITY_BATCH_SIZES)
-    if isinstance(task.encoding, TextEncoding):
-        # A graph that froze its token axis would only show at another length.
-        half = rows[:, : max(1, rows.shape[1] // 2)]
-        short = parity(reference, runner, half, PARITY_BATCH_SIZES)
-        worst = Parity(max(worst.max_abs_diff, short.max_abs_diff), max(worst.flips, short.flips), worst.rows)
-    return Variant(artifact, runner, worst)
+    lengths = parity_lengths(task.encoding, rows)
+    return Variant(artifact, runner, parity(reference, runner, rows, PARITY_BATCH_SIZES, lengths))

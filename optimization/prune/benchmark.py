@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from optimization.export import export_onnx
-from optimization.measure import Host, Latency, Speedup, describe_host, measure_latency, speedup
+from optimization.measure.host import Host, describe_host
+from optimization.measure.latency import Latency, Speedup, measure_latency, speedup
 from optimization.prune.accuracy import accuracy_of
 from optimization.prune.counts import Counts, count
 from optimization.prune.fine_tune import School

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from optimization.export import export_onnx
-from optimization.measure import Speedup, measure_latency, speedup
+from optimization.measure.latency import Speedup, measure_latency, speedup
 from optimization.prune.counts import Counts
 from optimization.prune.group import PruneError
 from optimization.runner import onnx_session

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimization.measure import Speedup
+from optimization.measure.latency import Speedup
 from optimization.prune.accuracy import accuracy_of
 from optimization.prune.fine_tune import School, fine_tune
 from optimization.prune.latency import Stopwatch

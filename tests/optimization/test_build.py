@@ -101,6 +101,19 @@ def test_a_pair_that_passes_its_gate_becomes_the_champion(
     assert version.tags["tandem.guarantee"] == release.guarantee.kind
 
 
+def test_the_release_says_what_to_expect_of_rows_that_chose_nothing(
+    registry: Registry, built: tuple[Version, bool], release: Release, task: Task
+) -> None:
+    expected = release.expected
+    assert expected is not None
+    assert expected.rows == len(task.splits["gate"])
+    assert expected.deferral_interval[0] < expected.deferral < expected.deferral_interval[1]
+    assert min(expected.student_ms, expected.teacher_ms) > 0
+    assert expected.cost_ms == pytest.approx(expected.student_ms + expected.deferral * expected.teacher_ms)
+    assert len({one.corruption for one in expected.shifted}) == 8
+    assert json.loads(registry.read_artifact(built[0].run_id, "shift.json"))["max_harm"] == 0.01
+
+
 def test_the_release_pairs_two_versions_by_their_digests(
     registry: Registry, release: Release, cache: Path, task: Task
 ) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 from torch import nn
 
-from optimization.measure import Speedup
+from optimization.measure.latency import Speedup
 from optimization.prune.counts import Counts
 from optimization.prune.group import PruneError
 from optimization.prune.latency import Stopwatch, Trial, reach_speedup

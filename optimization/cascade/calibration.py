@@ -1,4 +1,4 @@
-"""Cascade: when a student may answer for its teacher, calibrated, with the guarantee that the rows allow.
+"""Calibration: when a student may answer for its teacher, with the guarantee that the rows allow.
 
 A row is harmed when the student answers it, wrongly, and the teacher would have been right. The student
 answers where its confidence, the largest softmax(logits / temperature), reaches the threshold; raising
@@ -18,56 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimization.cascade.bounds import clopper_pearson_upper, rows_needed
+from optimization.cascade.rows import Rows
 from optimization.release import Guarantee, GuaranteeKind
-from training.encoding import Array, softmax
-from training.evaluation.scores import check_logits
+from training.encoding import Array
 from training.evaluation.temperature import fit_temperature
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a threshold needs to know of each row."""
-
-    confidence: NDArray[np.float64]
-    student_correct: NDArray[np.bool_]
-    teacher_correct: NDArray[np.bool_]
-
-    @staticmethod
-    def score(student_logits_NC: Array, teacher_logits_NC: Array, labels_N: Array, temperature: float) -> "Rows":
-        """Raises ValueError where shapes, labels or values do not fit, see `check_logits`."""
-        check_logits(student_logits_NC, labels_N)
-        check_logits(teacher_logits_NC, labels_N)
-        if student_logits_NC.shape != teacher_logits_NC.shape:
-            raise ValueError(
-                f"the student answers {student_logits_NC.shape[1]} classes, the teacher "
-                f"{teacher_logits_NC.shape[1]}: a pair must answer the same ones"
-            )
-        return Rows(
-            confidence=softmax(student_logits_NC, temperature).max(axis=1),
-            student_correct=student_logits_NC.argmax(axis=1) == labels_N,
-            teacher_correct=teacher_logits_NC.argmax(axis=1) == labels_N,
-        )
-
-    def __len__(self) -> int:
-        return len(self.confidence)
-
-    @property
-    def harmful(self) -> NDArray[np.bool_]:
-        """Rows that would be harmed if the student answered them."""
-        harmful: NDArray[np.bool_] = ~self.student_correct & self.teacher_correct
-        return harmful
-
-    def accepted(self, threshold: float | None) -> NDArray[np.bool_]:
-        """Rows that the student answers; none without a threshold."""
-        if threshold is None:
-            return np.zeros(len(self), dtype=np.bool_)
-        accepted: NDArray[np.bool_] = self.confidence >= threshold
-        return accepted
-
-
-@dataclass(frozen=True)
 class CurvePoint:
-    """One threshold on the calibration rows; `harm_upper` is the exact one-sided bound of its harm."""
+    """One threshold on some rows; `harm_upper` is the exact one-sided bound of its harm."""
 
     threshold: float
     deferral: float
@@ -129,7 +89,7 @@ def calibrate(
         expected_deferral=float(1 - rows.accepted(threshold).mean()),
         student_accuracy=float(rows.student_correct.mean()),
         teacher_accuracy=float(rows.teacher_correct.mean()),
-        curve=_curve(rows, confidence),
+        curve=pair_curve(rows, confidence),
     )
 
 
@@ -164,27 +124,6 @@ def threshold_grid() -> NDArray[np.float64]:
     return np.round(np.concatenate([[1.0], near_one, rest]), 7)
 
 
-def rows_needed(max_harm: float, confidence: float) -> int:
-    """Rows that the high-probability guarantee needs when none of them is harmed."""
-    return math.ceil(math.log(1 - confidence) / math.log1p(-max_harm))
-
-
-def clopper_pearson_upper(successes: Array, rows: int, confidence: float) -> NDArray[np.float64]:
-    """Exact one-sided upper bounds of proportions (Clopper and Pearson, 1934)."""
-    from scipy.stats import beta
-
-    successes = np.asarray(successes, dtype=np.float64)
-    upper: NDArray[np.float64] = np.where(
-        successes >= rows, 1.0, beta.ppf(confidence, successes + 1, np.maximum(rows - successes, 0.5))
-    )
-    return upper
-
-
-def clopper_pearson_lower(successes: int, rows: int, confidence: float) -> float:
-    """Exact one-sided lower bound of a proportion."""
-    return float(1 - clopper_pearson_upper(np.array(rows - successes), rows, confidence))
-
-
 def _choose(harmed_T: Array, upper_T: Array, rows: int, max_harm: float) -> tuple[int | None, GuaranteeKind]:
     """Index of the threshold and kind of the guarantee; `harmed_T` never falls along the sequence."""
     tests: tuple[tuple[GuaranteeKind, Array], ...] = (
@@ -198,7 +137,8 @@ def _choose(harmed_T: Array, upper_T: Array, rows: int, max_harm: float) -> tupl
     return None, "none"
 
 
-def _curve(rows: Rows, confidence: float) -> tuple[CurvePoint, ...]:
+def pair_curve(rows: Rows, confidence: float) -> tuple[CurvePoint, ...]:
+    """What the pair does on `rows` at every threshold of the grid, the strictest first."""
     total = len(rows)
     thresholds_T = threshold_grid()
     accepted_T = _counts_at_or_above(rows.confidence, thresholds_T)

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from optimization.cascade import (
-    Calibration,
-    Rows,
-    calibrate,
-    certify,
-    clopper_pearson_lower,
-    clopper_pearson_upper,
-    rows_needed,
-    threshold_grid,
-)
+from optimization.cascade.bounds import clopper_pearson_lower, clopper_pearson_upper, rows_needed
+from optimization.cascade.calibration import Calibration, calibrate, certify, threshold_grid
+from optimization.cascade.rows import Rows
 from training.encoding import Array, softmax
 from training.evaluation.temperature import fit_temperature
 

@@ -1,34 +1,33 @@
-"""Measure: latency of Runners against each other, and how far two of them differ.
+"""Latency: how long Runners take, against each other.
 
 What is compared is measured in one run: every round calls every Runner, in an order that rotates, so
 that a slow second of a shared machine falls on all of them and the ratios within a round stay fair.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training.encoding import Array
 
-# Instructions that decide how fast low-precision arithmetic is.
-NOTABLE_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-LIBRARIES = ("numpy", "torch", "onnxruntime")
+BATCH_SIZES = (1, 8, 32)
 
 
 @dataclass(frozen=True)
 class BatchLatency:
-    """Latency of one call at one batch size: percentiles over all calls, and the median of each round."""
+    """Latency of one call at one batch size: percentiles over all calls, and the median of each round.
+
+    `mean_ms` is over all calls too, so that what the slow ones cost is in the throughput.
+    """
 
     batch_size: int
     p50_ms: float
     p95_ms: float
+    p99_ms: float
+    mean_ms: float
     round_p50_ms: tuple[float, ...]
     calls: int
 
@@ -36,6 +35,11 @@ class BatchLatency:
     def spread_ms(self) -> tuple[float, float]:
         """The fastest and the slowest round's median."""
         return min(self.round_p50_ms), max(self.round_p50_ms)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Throughput of one caller that sends the next batch when it has its answer."""
+        return self.batch_size * 1e3 / self.mean_ms
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,30 @@ class Latency:
         raise ValueError(f"batch size {batch_size} was not measured; {measured} were")
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [{**asdict(batch), "spread_ms": batch.spread_ms} for batch in self.batches]
+        return [
+            {**asdict(batch), "spread_ms": batch.spread_ms, "rows_per_s": batch.rows_per_s} for batch in self.batches
+        ]
+
+    @staticmethod
+    def from_json(data: Sequence[Mapping[str, Any]]) -> "Latency":
+        return Latency(tuple(_batch(batch) for batch in data))
+
+
+@dataclass(frozen=True)
+class ItemTime:
+    """Milliseconds a row of a stream of rows, by rounds: what a pair costs, whose every row takes another way."""
+
+    round_ms: tuple[float, ...]
+    rows: int
+    batch_size: int
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(self.round_ms))
+
+    @property
+    def spread_ms(self) -> tuple[float, float]:
+        return min(self.round_ms), max(self.round_ms)
 
 
 @dataclass(frozen=True)
@@ -80,43 +107,10 @@ class Speedup:
         return self.upper < 1.0
 
 
-@dataclass(frozen=True)
-class Host:
-    """What a latency was measured on; `threads` is what each Runner was allowed, `cores` what the process may use."""
-
-    cpu: str
-    instructions: tuple[str, ...]
-    cores: int
-    threads: int
-    system: str
-    python: str
-    libraries: tuple[tuple[str, str], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "libraries": dict(self.libraries)}
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far a candidate's logits are from its reference's on the same rows.
-
-    `flips` counts the rows whose predicted class differs at any batch size; `max_abs_diff` is the
-    largest difference of one logit, infinite where the candidate's is not finite.
-    """
-
-    max_abs_diff: float
-    flips: int
-    rows: int
-
-    @property
-    def flip_rate(self) -> float:
-        return self.flips / self.rows
-
-
 def measure_latency(
     runners: Mapping[str, Callable[[Array], Array]],
     batch_of: Callable[[int], Array],
-    batch_sizes: Sequence[int] = (1, 8),
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     rounds: int = 12,
     calls: int = 15,
     warmup: int = 5,
@@ -137,18 +131,54 @@ def measure_latency(
             _time_calls(runner, batch, warmup)
     names = list(runners)
     for turn in range(rounds):
-        shift = turn % len(names)
         for size, batch in batches.items():
-            for name in names[shift:] + names[:shift]:
+            for name in _rotated(names, turn):
                 taken_ns[name, size].append(_time_calls(runners[name], batch, calls))
     return {
         name: Latency(tuple(_summarize(size, np.array(taken_ns[name, size])) for size in batches)) for name in names
     }
 
 
+def measure_stream(
+    runners: Mapping[str, Callable[[Array], Array]], inputs: Array, batch_size: int = 1, rounds: int = 12
+) -> dict[str, ItemTime]:
+    """Time a row of each Runner by name, over interleaved rounds of all `inputs` [N, ...], `batch_size` rows a call.
+
+    A round before the first is the warm-up. For what does not take the same time for every row.
+    """
+    if not runners or rounds < 1 or batch_size < 1 or len(inputs) < batch_size:
+        raise ValueError(
+            f"{len(runners)} runners, {rounds} rounds, {len(inputs)} rows in batches of {batch_size}: "
+            "give at least one of each, and a whole batch"
+        )
+    batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
+    names = list(runners)
+    taken_ms: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        _time_stream(runners[name], batches)
+    for turn in range(rounds):
+        for name in _rotated(names, turn):
+            taken_ms[name].append(_time_stream(runners[name], batches) / 1e6 / len(inputs))
+    return {name: ItemTime(tuple(taken_ms[name]), len(inputs), batch_size) for name in names}
+
+
 def speedup(reference: Latency, candidate: Latency, batch_size: int, confidence: float = 0.95) -> Speedup:
     """How many times faster `candidate` is; both must come from one `measure_latency` run."""
     before, after = reference.at(batch_size).round_p50_ms, candidate.at(batch_size).round_p50_ms
+    return _speedup(before, after, batch_size, confidence)
+
+
+def stream_speedup(reference: ItemTime, candidate: ItemTime, confidence: float = 0.95) -> Speedup:
+    """How many times faster `candidate` is; both must come from one `measure_stream` run."""
+    if (reference.rows, reference.batch_size) != (candidate.rows, candidate.batch_size):
+        raise ValueError(
+            f"{reference.rows} rows by {reference.batch_size} and {candidate.rows} by {candidate.batch_size} cannot be "
+            "compared: measure both in one run"
+        )
+    return _speedup(reference.round_ms, candidate.round_ms, reference.batch_size, confidence)
+
+
+def _speedup(before: Sequence[float], after: Sequence[float], batch_size: int, confidence: float) -> Speedup:
     if len(before) != len(after):
         raise ValueError(f"{len(before)} and {len(after)} rounds cannot be paired: measure both in one run")
     ratios = np.sort(np.array(before) / np.array(after))
@@ -156,48 +186,16 @@ def speedup(reference: Latency, candidate: Latency, batch_size: int, confidence:
     return Speedup(batch_size, float(np.median(ratios)), lower, upper, len(ratios), confidence)
 
 
-def parity(
-    reference: Callable[[Array], Array],
-    candidate: Callable[[Array], Array],
-    inputs: Array,
-    batch_sizes: Sequence[int] = (1, 8),
-) -> Parity:
-    """Runs both over all `inputs`, cut into each of `batch_sizes`, and compares the logits row by row."""
-    if not len(inputs) or min(batch_sizes, default=0) < 1:
-        raise ValueError(f"{len(inputs)} rows at batch sizes {list(batch_sizes)}: parity needs rows and sizes above 0")
-    largest = 0.0
-    flipped = np.zeros(len(inputs), dtype=np.bool_)
-    for size in batch_sizes:
-        for start in range(0, len(inputs), size):
-            batch = inputs[start : start + size]
-            want, got = (np.asarray(runner(batch), dtype=np.float64) for runner in (reference, candidate))
-            if want.shape != got.shape:
-                raise ValueError(f"the reference answers {want.shape}, the candidate {got.shape}: no parity to measure")
-            difference = np.abs(want - got)
-            largest = max(largest, float(np.where(np.isfinite(difference), difference, np.inf).max()))
-            flipped[start : start + size] |= want.argmax(axis=1) != got.argmax(axis=1)
-    return Parity(largest, int(flipped.sum()), len(inputs))
+def _batch(data: Mapping[str, Any]) -> BatchLatency:
+    """What `Latency.to_json` wrote of one batch size, without what follows from the rest."""
+    fields = {key: value for key, value in data.items() if key in BatchLatency.__dataclass_fields__}
+    fields["round_p50_ms"] = tuple(fields["round_p50_ms"])
+    return BatchLatency(**fields)
 
 
-def describe_host(threads: int, libraries: Sequence[str] = LIBRARIES) -> Host:
-    """This host, with the installed versions of `libraries` (those missing are left out)."""
-    model, flags = _cpu()
-    versions = []
-    for library in libraries:
-        try:
-            versions.append((library, metadata.version(library)))
-        except metadata.PackageNotFoundError:
-            continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Host(
-        cpu=model,
-        instructions=tuple(name for name in NOTABLE_INSTRUCTIONS if name in flags),
-        cores=cores,
-        threads=threads,
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        libraries=tuple(versions),
-    )
+def _rotated(names: list[str], turn: int) -> list[str]:
+    shift = turn % len(names)
+    return names[shift:] + names[:shift]
 
 
 def _time_calls(runner: Callable[[Array], Array], batch: Array, calls: int) -> list[int]:
@@ -209,11 +207,18 @@ def _time_calls(runner: Callable[[Array], Array], batch: Array, calls: int) -> l
     return taken_ns
 
 
+def _time_stream(runner: Callable[[Array], Array], batches: Sequence[Array]) -> int:
+    start_ns = time.perf_counter_ns()
+    for batch in batches:
+        runner(batch)
+    return time.perf_counter_ns() - start_ns
+
+
 def _summarize(batch_size: int, taken_ns: Array) -> BatchLatency:
     taken_ms = taken_ns / 1e6
-    p50_ms, p95_ms = np.percentile(taken_ms, [50, 95])
+    p50_ms, p95_ms, p99_ms = (float(value) for value in np.percentile(taken_ms, [50, 95, 99]))
     rounds = tuple(float(value) for value in np.median(taken_ms, axis=1))
-    return BatchLatency(batch_size, float(p50_ms), float(p95_ms), rounds, taken_ms.size)
+    return BatchLatency(batch_size, p50_ms, p95_ms, p99_ms, float(taken_ms.mean()), rounds, taken_ms.size)
 
 
 def _median_interval(ordered: Array, confidence: float) -> tuple[float, float]:
@@ -227,14 +232,3 @@ def _median_interval(ordered: Array, confidence: float) -> tuple[float, float]:
     if k < 1:
         return 0.0, float("inf")
     return float(ordered[k - 1]), float(ordered[-k])
-
-
-def _cpu() -> tuple[str, frozenset[str]]:
-    cpuinfo = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    return model, frozenset((fields.get("flags") or fields.get("Features") or "").split())

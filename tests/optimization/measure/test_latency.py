@@ -5,7 +5,16 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from optimization.measure import BatchLatency, Latency, Speedup, describe_host, measure_latency, parity, speedup
+from optimization.measure.latency import (
+    BatchLatency,
+    ItemTime,
+    Latency,
+    Speedup,
+    measure_latency,
+    measure_stream,
+    speedup,
+    stream_speedup,
+)
 from training.encoding import Array
 
 
@@ -35,7 +44,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def _latency(*round_p50_ms: float) -> Latency:
-    return Latency((BatchLatency(1, round_p50_ms[0], round_p50_ms[0], round_p50_ms, len(round_p50_ms)),))
+    first = round_p50_ms[0]
+    return Latency((BatchLatency(1, first, first, first, first, round_p50_ms, len(round_p50_ms)),))
 
 
 def test_rounds_interleave_the_runners_and_rotate_their_order(clock: Clock) -> None:
@@ -55,8 +65,10 @@ def test_latency_summarizes_the_timed_calls_of_each_batch_size(clock: Clock) -> 
     # 18 calls from the second on: 4 4 10 / 900 4 4 / 10 900 4 / 4 10 900 / 4 4 10 / 900 4 4.
     assert slow.round_p50_ms == (4, 4, 10, 10, 4, 4)
     assert slow.p50_ms == 4
-    assert slow.p95_ms == 900
+    assert slow.p95_ms == slow.p99_ms == 900
     assert slow.spread_ms == (4, 10)
+    assert slow.mean_ms == pytest.approx((4 * 900 + 10 * 4 + 4 * 10) / 18)
+    assert slow.rows_per_s == pytest.approx(8 * 1000 / slow.mean_ms)
     assert speedup(taken["slow"], taken["fast"], 8).ratio == 2
     assert set(clock.log) == {"s8", "f8"}
 
@@ -107,49 +119,32 @@ def test_rounds_of_different_runs_are_not_paired() -> None:
         speedup(_latency(1.0, 1.0), _latency(1.0), 1)
 
 
-def test_parity_reports_the_largest_difference_and_every_flip_once() -> None:
-    inputs = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.4], [0.2, 0.9], [0.6, 0.1]])
-
-    def nudged(batch: Array) -> Array:
-        moved = batch.copy()
-        moved[:, 1] += 0.25
-        return moved
-
-    found = parity(lambda batch: batch, nudged, inputs, batch_sizes=(1, 2))
-    assert found.max_abs_diff == pytest.approx(0.25)
-    assert (found.flips, found.rows, found.flip_rate) == (1, 5, 0.2)
+def test_latency_is_json_and_back() -> None:
+    latency = Latency((BatchLatency(8, 1.0, 2.0, 3.0, 1.25, (1.0, 1.5), 30),))
+    assert Latency.from_json(json.loads(json.dumps(latency.to_json()))) == latency
+    assert latency.to_json()[0]["rows_per_s"] == 6400
 
 
-def test_parity_sees_what_only_large_batches_do() -> None:
-    inputs = np.eye(6)
-
-    def broken_in_batches(batch: Array) -> Array:
-        return batch if len(batch) == 1 else -batch
-
-    found = parity(lambda batch: batch, broken_in_batches, inputs, batch_sizes=(1, 6))
-    assert found.flips == 6
-    assert found.max_abs_diff == 2.0
-    assert parity(lambda batch: batch, lambda batch: batch, inputs).max_abs_diff == 0.0
-
-
-def test_a_row_that_flips_at_any_batch_size_counts() -> None:
-    inputs = np.eye(6)
-    found = parity(lambda batch: batch, lambda batch: -batch if len(batch) == 1 else batch, inputs, batch_sizes=(1, 6))
-    assert found.flips == 6
+def test_a_stream_is_timed_whole_with_rounds_interleaved(clock: Clock) -> None:
+    # Every second row takes the pair another way; a row's time is the mean over all of them.
+    runners = {"pair": clock.runner("p", 1, 3), "best": clock.runner("b", 4)}
+    rows = np.zeros((6, 2))
+    found = measure_stream(runners, rows, batch_size=1, rounds=2)
+    assert found["pair"] == ItemTime((2.0, 2.0), 6, 1)
+    assert found["best"].median_ms == 4
+    order = "".join(entry[0] for entry in clock.log)
+    assert order == "p" * 6 + "b" * 6 + "p" * 6 + "b" * 6 + "b" * 6 + "p" * 6
+    assert stream_speedup(found["best"], found["pair"]).ratio == 2
 
 
-def test_a_candidate_that_answers_nan_is_infinitely_far() -> None:
-    found = parity(lambda batch: batch, lambda batch: batch * np.nan, np.ones((2, 3)))
-    assert found.max_abs_diff == float("inf")
+def test_a_stream_in_batches_divides_by_its_rows(clock: Clock) -> None:
+    found = measure_stream({"one": clock.runner("o", 10)}, np.zeros((5, 2)), batch_size=2, rounds=1)
+    assert found["one"].round_ms == (6.0,)  # three calls of 10 ms over five rows
+    assert clock.log[-3:] == ["o2", "o2", "o1"]
 
 
-def test_parity_refuses_answers_of_another_shape() -> None:
-    with pytest.raises(ValueError, match="no parity to measure"):
-        parity(lambda batch: batch, lambda batch: batch[:, :2], np.ones((2, 3)))
-
-
-def test_host_names_the_cpu_and_what_is_installed() -> None:
-    host = describe_host(threads=1, libraries=("numpy", "no-such-library"))
-    assert host.cpu and host.cores >= 1 and host.threads == 1
-    assert dict(host.libraries) == {"numpy": np.__version__}
-    assert json.loads(json.dumps(host.to_json()))["libraries"]["numpy"] == np.__version__
+def test_streams_of_different_runs_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="6 rows by 1 and 6 by 8 cannot be compared"):
+        stream_speedup(ItemTime((1.0,), 6, 1), ItemTime((1.0,), 6, 8))
+    with pytest.raises(ValueError, match="give at least one of each, and a whole batch"):
+        measure_stream({"one": lambda batch: batch}, np.zeros((3, 2)), batch_size=8)
