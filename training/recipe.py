@@ -5,11 +5,12 @@ import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from training.models.architecture import Architecture
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Settable = TypeVar("Settable")
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """`["optimizer.lr=0.1", ...]` applied by field, each value read as its field's type.
+def override(recipe: Settable, settings: Sequence[str]) -> Settable:
+    """`["optimizer.lr=0.1", ...]` applied by field to a Recipe or another frozen dataclass of choices, each value read
+    as its field's type.
 
     Raises ValueError on an unknown field or a value of the wrong type, listing what there is.
     """
