@@ -67,9 +67,12 @@ def _calibration_part(task: Task, ranges: bool) -> Split:
 
 
 def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
-    """`source` (format "torch") as FP32 ONNX; raises ExportError where the graph does not answer as the module."""
-    module = load_module(source)
+    """`source` as FP32 ONNX; raises ExportError where the graph does not answer as the module that it is made of."""
     manifest = source.manifest
+    if manifest.format == "onnx":
+        made = _write(folder / name, name, "fp32", source.model_path.read_bytes(), source)
+        return _variant(made, open_runner(source, threads), task, threads, EXPORT_PARITY_ROWS)
+    module = load_module(source)
     example = task.splits["calibration"].inputs[:4]
     content = export_onnx(module, example, manifest.input, manifest.output)
     made = _write(folder / name, name, "fp32", content, source)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from training.models.architecture import Architecture
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Choices = TypeVar("Choices")
+Settable = TypeVar("Settable")
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def override(recipe: Choices, settings: Sequence[str]) -> Choices:
-    """`["optimizer.lr=0.1", ...]` applied by field, each value read as its field's type; of any frozen dataclass.
+def override(recipe: Settable, settings: Sequence[str]) -> Settable:
+    """`["optimizer.lr=0.1", ...]` applied by field to a Recipe or another frozen dataclass of choices, each value read
+    as its field's type.
 
     Raises ValueError on an unknown field or a value of the wrong type, listing what there is.
     """

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from optimization.export import export_onnx
-from optimization.gate import PairedDifference, flip_rate, paired_difference
 from optimization.measure.host import describe_host
 from optimization.measure.latency import Latency, Speedup, measure_latency, speedup
+from optimization.measure.paired import PairedDifference, flip_rate, paired_difference
 from optimization.quantize.choice import NoQuantization, Quantization, quantize
 from optimization.quantize.cpu import IntegerType, fastest_types
 from optimization.quantize.low_precision import LowPrecision, cpu_support

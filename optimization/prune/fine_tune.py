@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from optimization.distill import Distillation
+from optimization.distill.distillation import Distillation
+from optimization.distill.parameters import Distill
+from optimization.distill.teacher import TeacherPlace
 from optimization.prune.settings import FineTune
 from training.artifact import Artifact
 from training.launch.job import Compute, Trained, TrainJob, identity_of
@@ -46,7 +48,8 @@ def fine_tune(
     )
     teaching = None
     if settings.learn_from == "distil":
-        teaching = Distillation(whole.folder, settings.temperature, settings.soft_share, recipe.precision)
+        taught = Distill(temperature=settings.temperature, soft_share=settings.soft_share)
+        teaching = Distillation(TeacherPlace(whole.folder), taught, recipe.precision)
     job = TrainJob(
         recipe,
         school.source,

@@ -62,7 +62,7 @@ def prune_version(version: Version, order: Order, registry: Registry, cache_dir:
             made = sparsify(whole, task, order.settings, school, Path(scratch))
         run.log_text(json.dumps(made.to_json(), indent=1), "prune.json")
         run.log_metrics({f"prune/{name}": value for name, value in made.metrics().items()})
-        tags = version_tags(order.recipe_reference, order.recipe, order.source, task, made.artifact) | {
+        tags = version_tags(order.recipe_reference, order.recipe.task_params, order.source, task, made.artifact) | {
             "tandem.teacher_version": version.reference,
             "tandem.prune": json.dumps(dataclasses.asdict(order.settings)),
             "tandem.val_accuracy": f"{made.metrics()['val_accuracy']:.4f}",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
 from torch.fx import GraphModule
 
 from optimization.export import export_onnx
@@ -72,7 +73,7 @@ def quantize_aware(
     folder: Path,
     *,
     variant: str = "student-qat",
-    make_loss: Callable[[], Loss] | None = None,
+    make_loss: Callable[[nn.Module, Loss], Loss] | None = None,
     tracking_uri: str = "",
     run_id: str = "",
 ) -> Artifact:

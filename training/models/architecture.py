@@ -9,7 +9,7 @@ from training.encoding import Encoding, ImageEncoding
 from training.task import load_callable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,20 @@ def _factory(name: str) -> _Factory:
     raise ValueError(f"model {name!r} is not one of {', '.join(BUILT_IN)}, {libraries} nor a module:callable")
 
 
+def example_row(encoding: Encoding) -> "Tensor":
+    """A row such as `encoding` makes, as a batch of one: black pixels, or a text of one token over and over."""
+    import torch
+
+    if isinstance(encoding, ImageEncoding):
+        return torch.zeros(1, encoding.channels, encoding.height, encoding.width, dtype=torch.uint8)
+    return torch.full((1, encoding.max_tokens), 1 if encoding.pad_id == 0 else 0)
+
+
 def _try(module: "nn.Module", name: str, encoding: Encoding) -> None:
     """Let one row through `module`; raises ValueError where it cannot read it or answers other than logits."""
     import torch
 
-    if isinstance(encoding, ImageEncoding):
-        row = torch.zeros(1, encoding.channels, encoding.height, encoding.width, dtype=torch.uint8)
-    else:
-        row = torch.full((1, encoding.max_tokens), 1 if encoding.pad_id == 0 else 0)
+    row = example_row(encoding)
     training = module.training
     try:
         with torch.no_grad():

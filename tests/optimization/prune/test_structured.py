@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from optimization.distill import Distillation
+from optimization.distill.distillation import Distillation
+from optimization.distill.parameters import Distill
+from optimization.distill.teacher import TeacherPlace
 from optimization.prune import fine_tune as fine_tune_module
 from optimization.prune.accuracy import accuracy_of
 from optimization.prune.fine_tune import School
@@ -100,7 +102,9 @@ def test_the_whole_model_teaches_where_it_is_asked_to(
 ) -> None:
     settings = Prune(amount=0.5, rounds=2, fine_tune=FineTune(1, learn_from="distil", temperature=3, soft_share=0.7))
     prune(digits.artifact, digits.task, settings, school, tmp_path)
-    assert [job.make_loss for job in jobs] == [Distillation(digits.artifact.folder, 3, 0.7, "fp32")] * 2
+    assert [job.make_loss for job in jobs] == [
+        Distillation(TeacherPlace(digits.artifact.folder), Distill(temperature=3, soft_share=0.7), "fp32")
+    ] * 2
     assert len({job.identity for job in jobs}) == 2
 
 

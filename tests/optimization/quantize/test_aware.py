@@ -9,7 +9,8 @@ import onnx
 import pytest
 import torch
 
-from optimization.distill import Distillation
+from optimization.distill.distillation import Distillation
+from optimization.distill.teacher import TeacherPlace
 from optimization.quantize.aware import QuantizationAware, export_aware, quantize_aware, write_start
 from optimization.quantize.aware_model import aware_architecture, is_aware
 from optimization.quantize.error import QuantizationError
@@ -205,7 +206,7 @@ def test_before_any_training_it_is_static_quantization(
 def test_a_teacher_may_teach(parent: Artifact, task: Task, recipe: Recipe, rows: Array, tmp_path: Path) -> None:
     choice = dataclasses.replace(CHOICE, epochs=1)
     here = Compute(local=True, storage=str(tmp_path / "train"))
-    teach = Distillation(parent.folder)
+    teach = Distillation(TeacherPlace(parent.folder))
     folders = [tmp_path / name for name in ("taught", "alone")]
     taught, alone = (
         quantize_aware(parent, recipe, task, Source(), rows, choice, here, folder, make_loss=make_loss)
