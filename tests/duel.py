@@ -96,7 +96,7 @@ def write_model(
 def publish_model(registry: Registry, artifact: Artifact, *, rows: int = ROWS) -> Version:
     recipe = Recipe(TASK, Architecture("none"), epochs=1, task_params={"rows": rows})
     with registry.start_run("duel", artifact.manifest.variant, {}) as run:
-        tags = version_tags("duel", recipe, Source(), task(Source(), rows=rows), artifact)
+        tags = version_tags("duel", recipe.task_params, Source(), task(Source(), rows=rows), artifact)
         return registry.publish("duel", artifact.folder, run, tags)
 
 

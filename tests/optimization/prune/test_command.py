@@ -33,7 +33,7 @@ def registry(mlflow_uri: str) -> Registry:
 @pytest.fixture(scope="module")
 def version(registry: Registry, digits: Trained) -> Version:
     with registry.start_run("toy_digits", "train", {}) as run:
-        tags = version_tags(RECIPE, digits_recipe(), Source(), digits.task, digits.artifact)
+        tags = version_tags(RECIPE, digits_recipe().task_params, Source(), digits.task, digits.artifact)
         return registry.publish("toy_digits", digits.artifact.folder, run, tags)
 
 
