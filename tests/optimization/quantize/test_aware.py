@@ -1,6 +1,8 @@
 """Quantization-aware training of a model that reads digits, and the graph that comes of it."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,12 +277,33 @@ def test_the_architecture_is_data_with_what_the_cpu_decides_decided(task: Task, 
     assert load_artifact(artifact.folder).manifest.architecture == made
 
 
+ON_RAY = """
+import sys
+from pathlib import Path
+from optimization.quantize.aware import QuantizationAware, export_aware, quantize_aware
+from tests.toys import digits_recipe_student
+from training.artifact import load_artifact
+from training.launch.job import Compute
+from training.task import Source, load_task
+import dataclasses
+
+parent, out = load_artifact(Path(sys.argv[1])), Path(sys.argv[2])
+task = load_task("digits", Source())
+rows = task.splits["calibration"].inputs[:64]
+recipe = dataclasses.replace(digits_recipe_student(), task="digits")
+compute = Compute(workers=2, storage=str(out / "train"))
+made = quantize_aware(parent, recipe, task, Source(), rows, QuantizationAware(epochs=2), compute, out / "made")
+(out / "model.onnx").write_bytes(export_aware(made, rows[:4]))
+"""
+
+
 @pytest.mark.cluster
 @pytest.mark.long
-def test_it_runs_on_ray_trains_workers(
-    cluster: Any, parent: Artifact, task: Task, recipe: Recipe, rows: Array, tmp_path: Path
-) -> None:
-    compute = Compute(workers=2, storage=str(tmp_path / "train"))
-    choice = dataclasses.replace(CHOICE, epochs=2)
-    made = quantize_aware(parent, recipe, task, Source(), rows, choice, compute, tmp_path / "made")
-    assert export_aware(made, rows[:4])
+def test_it_runs_on_ray_trains_workers(cluster: Any, parent: Artifact, task: Task, tmp_path: Path) -> None:
+    from apps.launcher.local import ROOT
+
+    command = [sys.executable, "-c", ON_RAY, str(parent.folder), str(tmp_path)]
+    ran = subprocess.run(command, env=cluster.environment, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+    gate = task.splits["gate"]
+    assert _accuracy(_run((tmp_path / "model.onnx").read_bytes(), gate.inputs), gate.labels) > 0.9
