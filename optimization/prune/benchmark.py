@@ -34,7 +34,7 @@ from training.module import load_module
 from training.options import add_training_arguments, read_compute, read_source
 from training.recipe import override
 from training.recipes import load_recipe
-from training.task import Task, load_task
+from training.task import Split, Task, load_task
 
 BATCH_SIZES = (1, 8)
 
@@ -55,6 +55,7 @@ class Row:
 @dataclass(frozen=True)
 class Benchmark:
     settings: Prune
+    gate_rows: int
     rows: tuple[Row, ...]
     host: Host
 
@@ -86,14 +87,20 @@ def benchmark(
     rows = []
     for amount, (cut_artifact, artifact) in made.items():
         latency, module = found[f"{amount:g}"], load_module(artifact)
+        accuracy = accuracy_of(module, gate)
+        was_tuned = cut_artifact.folder != artifact.folder
         rows.append(
             Row(
-                amount, count(module, row), artifact.size_bytes, accuracy_of(load_module(cut_artifact), gate),
-                accuracy_of(module, gate), {size: latency.at(size).p50_ms for size in BATCH_SIZES},
+                amount,
+                count(module, row),
+                artifact.size_bytes,
+                accuracy_of(load_module(cut_artifact), gate) if was_tuned else accuracy,
+                accuracy,
+                {size: latency.at(size).p50_ms for size in BATCH_SIZES},
                 {size: speedup(found["0"], latency, size) for size in BATCH_SIZES},
             )
-        )  # fmt: skip
-    return Benchmark(settings, tuple(rows), describe_host(1))
+        )
+    return Benchmark(settings, len(gate), tuple(rows), describe_host(1))
 
 
 def _latency(artifacts: dict[str, Artifact], task: Task) -> dict[str, Latency]:
@@ -108,6 +115,12 @@ def _latency(artifacts: dict[str, Artifact], task: Task) -> dict[str, Latency]:
 
         runners[name] = run
     return measure_latency(runners, lambda size: inputs[:size], BATCH_SIZES, rounds=15, calls=8)
+
+
+def _shortened(task: Task, rows: int) -> Task:
+    """With no more than `rows` rows in the splits that accuracies are read from; trainings read theirs whole."""
+    short = {name: Split(split.inputs[:rows], split.labels[:rows]) for name, split in task.splits.items()}
+    return dataclasses.replace(task, splits={**task.splits, "val": short["val"], "gate": short["gate"]})
 
 
 def table(made: Benchmark) -> Table:
@@ -135,6 +148,7 @@ def main() -> None:
     parser.add_argument("--recipe-set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe")
     parser.add_argument("--amount", type=float, action="append", required=True, help="a share of channels; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of optimization.prune's")
+    parser.add_argument("--rows", type=int, default=1000, help="of the gate split, at most (default 1000)")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     add_training_arguments(parser)
     arguments = parser.parse_args()
@@ -143,7 +157,7 @@ def main() -> None:
         recipe = override(load_recipe(arguments.recipe), arguments.recipe_set)
         settings = override(Prune(amount=arguments.amount[0]), arguments.set)
         source = read_source(arguments, arguments.data_dir)
-        task = load_task(recipe.task, source, recipe.task_params)
+        task = _shortened(load_task(recipe.task, source, recipe.task_params), arguments.rows)
         with tempfile.TemporaryDirectory() as scratch:
             architecture = Architecture(arguments.architecture, arguments.params)
             whole = whole_artifact(Path(scratch) / "whole", architecture, arguments.weights, task)

@@ -64,20 +64,21 @@ class Stopwatch:
 def reach_speedup(target: float, attempt: Callable[[float], Trial]) -> tuple[Trial, tuple[Trial, ...]]:
     """The trial of the least amount that was measured to be `target` times as fast, and all that were made.
 
+    It counts as so fast where the lower end of its interval is: of many trials the luckiest would pass by its median.
     `attempt` makes the trial of an amount. Raises PruneError where not even the narrowest model is fast enough.
     """
     low, high = 0.0, LARGEST_AMOUNT
     best = attempt(high)
     trials = [best]
-    if best.speedup.ratio < target:
+    if best.speedup.lower < target:
         raise PruneError(
-            f"the narrowest model that these settings allow is {best.speedup.ratio:.2f}x as fast, not {target:.2f}x: "
-            "lower speedup or round_to"
+            f"the narrowest model that these settings allow is {best.speedup.ratio:.2f}x as fast (at least "
+            f"{best.speedup.lower:.2f}x), not {target:.2f}x: lower speedup or round_to"
         )
     for _ in range(BISECTIONS):
         amount = (low + high) / 2
         trials.append(attempt(amount))
-        if trials[-1].speedup.ratio >= target:
+        if trials[-1].speedup.lower >= target:
             best, high = trials[-1], amount
         else:
             low = amount

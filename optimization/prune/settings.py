@@ -42,7 +42,7 @@ class Prune:
     batch_size: int = 1
     # What a channel is worth: the size of its weights (l1, l2), the scale of its BatchNorm (Liu et al. 2017), how much
     # the loss changes without it (taylor, Molchanov et al. 2019), or nothing (random: a control).
-    criterion: Criterion = "taylor"
+    criterion: Criterion = "l1"
     # The worst channels of all layers together, or the same share of each layer.
     allocation: Allocation = "global"
     round_to: int = 8  # widths become multiples of it, and no layer narrower than it

@@ -122,7 +122,7 @@ def test_scoring_changes_nothing() -> None:
     module, batch = network("resnet").train(), rows("resnet", 8)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     groups = find_channels(module, batch).groups
-    unit_scores(module, groups, Prune(amount=0.5), Split(batch.numpy(), LABELS))
+    unit_scores(module, groups, Prune(amount=0.5, criterion="taylor"), Split(batch.numpy(), LABELS))
     assert module.training
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())

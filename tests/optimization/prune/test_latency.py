@@ -30,8 +30,20 @@ def test_a_latency_that_falls_in_steps_is_followed_by_steps() -> None:
 
 
 def test_a_speedup_out_of_reach_is_refused_with_what_there_is() -> None:
-    with pytest.raises(PruneError, match=r"is 1\.98x as fast, not 3\.00x: lower speedup or round_to"):
+    with pytest.raises(PruneError, match=r"is 1\.98x as fast \(at least 1\.98x\), not 3\.00x: lower speedup"):
         reach_speedup(3, lambda amount: _trial(amount, 1 + amount))
+
+
+def test_luck_is_no_speedup() -> None:
+    """Half of an interval lies below its middle: what is fast enough must be so for all of it."""
+
+    def noisy(amount: float) -> Trial:
+        return Trial(amount, {}, Counts(0, 0), Speedup(1, 1 + amount, 0.9 + amount, 1.1 + amount, 15, 0.95))
+
+    best, _ = reach_speedup(1.5, noisy)
+    assert best.amount == pytest.approx(0.6, abs=0.01)
+    with pytest.raises(PruneError, match=r"is 1\.98x as fast \(at least 1\.88x\), not 1\.95x"):
+        reach_speedup(1.95, noisy)
 
 
 @pytest.mark.slow
