@@ -61,7 +61,7 @@ def train(
             predict = predictor(load_module(artifact))
             title = f"{task.name} teacher by recipe {reference}"
             accuracy = evaluate_and_log(task, predict, trained.records, run, title, told_of(trained))
-            tags = version_tags(reference, job.recipe, source, task, artifact) | {
+            tags = version_tags(reference, job.recipe.task_params, source, task, artifact) | {
                 "tandem.val_accuracy": f"{accuracy:.4f}"
             }
             version = registry.publish(task.name, artifact.folder, run, tags)

@@ -12,6 +12,7 @@ from training.launch.epoch_log import EpochLog
 from training.launch.job import Compute, TrainJob
 from training.launch.run_folder import LOG_FILE, TRACE_FILE, Attempt, RunFolder
 from training.loop.fit import fit
+from training.loop.losses import make_loss
 from training.loop.training import Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
@@ -58,10 +59,13 @@ def work(
             print(f"passed over {name}: {reason}", flush=True)
     if attempt.state is None:
         _begin_with_weights(job, module, worker)
+    if job.wrap:
+        module = job.wrap(module)
+    loss = make_loss(job.recipe, task.splits["train"].labels, len(task.encoding.labels))
     try:
         return fit(
             job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
-            loss=job.make_loss() if job.make_loss else None, worker=worker, start=attempt.state,
+            loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
             until_epoch=job.until_epoch, plan=compute.plan,
             watchers=[
                 *_watchers(job, compute, worker, folder, attempt, is_urgent),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.toys import image_recipe
@@ -81,9 +81,9 @@ def test_a_training_that_ended_is_not_trained_again(here: Compute, capsys: pytes
 class _Halved:
     """Makes a loss that a job carries to its workers."""
 
-    def __call__(self) -> Loss:
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
         def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, labels) / 2
+            return usual(inputs, logits, labels) / 2
 
         return loss
 
@@ -96,11 +96,45 @@ def test_a_job_carries_its_loss(here: Compute) -> None:
     assert run_training(job, here).records[0].train_loss == pytest.approx(plain.records[0].train_loss / 2, rel=0.05)
 
 
+class Beside(nn.Module):
+    """A module beside a parameter that its loss alone needs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.doubt = inner, nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.inner(inputs)
+        return logits
+
+
+class _Doubting:
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return Beside(module)
+
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
+        assert isinstance(module, Beside)
+        doubt = module.doubt
+        return lambda inputs, logits, labels: usual(inputs, logits, labels) * torch.exp(-doubt) + doubt
+
+
+def test_what_is_wrapped_around_a_module_is_trained_kept_and_resumed_with_it(here: Compute) -> None:
+    doubting = _Doubting()
+    job = pickle.loads(pickle.dumps(_job("whole", wrap=doubting.wrap, make_loss=doubting)))
+    whole = run_training(job, here)
+    assert float(whole.weights["doubt"]) != 0
+    assert all(name == "doubt" or name.startswith("inner.") for name in whole.weights)
+    cut = dataclasses.replace(job, identity="cut", until_epoch=2)
+    run_training(cut, here)
+    resumed = run_training(dataclasses.replace(cut, until_epoch=None), here)
+    assert _same(resumed, whole)
+
+
 def test_a_training_that_breaks_names_its_last_good_checkpoint(here: Compute) -> None:
     calls = []
 
     class Breaking:
-        def __call__(self) -> Loss:
+        def __call__(self, module: nn.Module, usual: Loss) -> Loss:
             def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
                 calls.append(1)
                 return functional.cross_entropy(logits, labels) * (float("nan") if len(calls) == 9 else 1.0)
