@@ -1,7 +1,9 @@
-"""`python -m optimization.build MODEL@ALIAS`: distil, export, quantize, measure, gate, calibrate, register."""
+"""`python -m optimization.build MODEL@ALIAS`: distil, export, quantize, measure, gate, calibrate, register.
+
+With `--from-torch` or `--from-onnx` the teacher is a model that was not trained here: it is registered first.
+"""
 
 import argparse
-import dataclasses
 import importlib
 import json
 import sys
@@ -12,40 +14,45 @@ from pathlib import Path
 
 from rich.console import Console
 
-from optimization.cascade import Calibration, calibrate
+from optimization.adopt.adoption import ORIGIN_TAG, adopt, doubt
+from optimization.adopt.flags import add_adoption_arguments, read_adoption
+from optimization.cascade.calibration import Calibration, calibrate
+from optimization.cascade.expectation import expect
+from optimization.cascade.rows import Rows
+from optimization.cascade.shift import Shift, measure_shift
 from optimization.comparison import Comparison, compare
-from optimization.distill import Distillation
+from optimization.distill.parameters import Distill, Hint
+from optimization.distill.student import distill, require_same_reading
+from optimization.distill.teacher import TeacherPlace
 from optimization.gate import Verdict, gate_release, gate_student
-from optimization.release import Release, VersionRef, publish_release
+from optimization.release import Expectation, Release, VersionRef, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
 from training.artifact import Artifact, load_artifact
+from training.champion import crown
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
-from training.launch.job import Compute, TrainJob, identity_of
-from training.launch.run import run_training
-from training.launch.run_folder import RunFolder
+from training.launch.job import Compute
 from training.lineage import task_params, version_tags
 from training.loop.training import TrainingError
 from training.options import absolute_path, add_training_arguments, read_compute, read_source
 from training.recipe import Recipe, flatten, override
-from training.recipes import load_recipe
 from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
-from training.train import write_torch_artifact
 
 MAX_HARM = 0.01
 MEASURE_THREADS = 1
 # Tried in this order: the first student that passes its gate is paired with the teacher.
 STUDENTS = ("student-int8", "student-fp32")
+# How a pair does on corrupted rows is looked at, and nothing is chosen by it: few rows and one severity are enough.
+SHIFT_ROWS, SHIFT_SEVERITIES = 200, (3,)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a build is asked for, beside the teacher's Version."""
 
-    student_reference: str
-    student_recipe: Recipe
+    distill: Distill
     source: Source
     compute: Compute
 
@@ -54,12 +61,15 @@ class Plan:
 class Built:
     """All that was made and found out, before anything is registered."""
 
+    recipe: Recipe
     variants: Mapping[str, Variant]
     student_torch: Artifact
     student: str
     verdicts: Mapping[str, Verdict]
     calibration: Calibration
     comparison: Comparison
+    shift: Shift
+    expected: Expectation
 
 
 def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> tuple[Version, bool]:
@@ -69,47 +79,41 @@ def build(version: Version, plan: Plan, registry: Registry, cache_dir: Path) -> 
     stages succeeded; only a Release that passes its gate becomes `champion`.
     """
     teacher = load_artifact(registry.fetch(version, cache_dir))
-    if teacher.manifest.format != "torch":
+    if teacher.manifest.format != "torch" and ORIGIN_TAG not in version.tags:
         raise ValueError(
             f"{version.reference} is {teacher.manifest.variant}, a graph made by a build: give the Version that "
             f"training registered, such as {version.name}@candidate"
         )
-    if plan.student_recipe.task != teacher.manifest.task:
-        raise ValueError(
-            f"the student's recipe is for {plan.student_recipe.task!r}, the teacher is of {teacher.manifest.task!r}: "
-            "a student learns its teacher's task"
-        )
-    task = load_task(teacher.manifest.task, plan.source, plan.student_recipe.task_params)
+    recipe = plan.distill.recipe(student_reference(version), task_params(version))
+    task = load_task(teacher.manifest.task, plan.source, recipe.task_params)
+    require_same_reading(teacher, recipe, task)
     if task.data_hash != version.tags.get("tandem.data_hash"):
         raise ValueError(
             f"{version.reference} was trained on other data than {plan.source.location or teacher.manifest.task} "
             "holds: train it anew, or pass the --data-dir that it was trained with"
         )
+    place = TeacherPlace(teacher.folder, version.reference, registry.tracking_uri)
     started = {"tandem.teacher": version.reference}
     with (
         registry.start_run(task.name, f"build {version.reference}", started) as run,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        run.log_params(flatten(plan.student_recipe))
-        built = _make(teacher, task, plan, registry, run, Path(scratch))
+        run.log_params(flatten(recipe) | {f"distill.{name}": value for name, value in plan.distill.to_json().items()})
+        _say("distilling the student")
+        student = distill(
+            place, plan.distill, recipe, task, plan.source, plan.compute, Path(scratch) / "student",
+            tracking_uri=registry.tracking_uri, run_id=run.run_id,
+        )  # fmt: skip
+        built = _make(teacher, student, recipe, task, Path(scratch))
         return _register(built, task, version, plan, registry, run)
 
 
-def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Run, scratch: Path) -> Built:
-    _say("distilling the student")
-    job = TrainJob(
-        plan.student_recipe,
-        plan.source,
-        registry.tracking_uri,
-        run.run_id,
-        identity_of(plan.student_recipe, task.data_hash, teacher.digest),
-        make_loss=Distillation(teacher.folder, precision=plan.student_recipe.precision),
-    )
-    trained = run_training(job, plan.compute)
-    student_torch = write_torch_artifact(
-        scratch / "student", "student", plan.student_recipe, task, trained, parent=teacher.digest
-    )
-    RunFolder(plan.compute.folder(job)).clear()
+def student_reference(teacher: Version) -> str:
+    """The recipe of a teacher's student where nobody names one; a model from elsewhere goes by its task."""
+    return f"{teacher.tags.get('tandem.recipe') or teacher.tags.get('tandem.task', '')}_student"
+
+
+def _make(teacher: Artifact, student_torch: Artifact, recipe: Recipe, task: Task, scratch: Path) -> Built:
     _say("exporting both to ONNX, quantizing the student")
     teacher_onnx = float_variant("teacher-fp32", teacher, task, scratch, MEASURE_THREADS)
     student_onnx = float_variant("student-fp32", student_torch, task, scratch, MEASURE_THREADS)
@@ -132,7 +136,12 @@ def _make(teacher: Artifact, task: Task, plan: Plan, registry: Registry, run: Ru
     )
     _say("measuring, one variant at a time in turn")
     comparison = compare(variants, student, calibration, task, MEASURE_THREADS)
-    return Built(variants, student_torch, student, verdicts, calibration, comparison)
+    _say("looking at the pair under a shift")
+    shift = _shift(variants["teacher-fp32"], variants[student], calibration, task)
+    rows = Rows.score(gate[student], gate["teacher-fp32"], task.splits["gate"].labels, calibration.temperature)
+    times_ms = {row.variant: row.p50_ms for row in comparison.rows}
+    expected = expect(rows, calibration, shift, student_ms=times_ms[student], teacher_ms=times_ms["teacher-fp32"])
+    return Built(recipe, variants, student_torch, student, verdicts, calibration, comparison, shift, expected)
 
 
 def _student_verdict(variants: Mapping[str, Variant], gate: Mapping[str, Array], name: str, task: Task) -> Verdict:
@@ -160,18 +169,34 @@ def _calibrate(teacher: Variant, student: Variant, task: Task) -> Calibration:
     )
 
 
+def _shift(teacher: Variant, student: Variant, calibration: Calibration, task: Task) -> Shift:
+    return measure_shift(
+        student.runner,
+        teacher.runner,
+        task,
+        task.splits["gate"],
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
+        max_harm=MAX_HARM,
+        rows=SHIFT_ROWS,
+        severities=SHIFT_SEVERITIES,
+    )
+
+
 def _register(
     built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run
 ) -> tuple[Version, bool]:
     _say("registering")
-    built.comparison.log(run, built.calibration, built.verdicts, task)
+    built.comparison.log(run, built.calibration, built.verdicts, task, built.expected, built.shift)
     lineage = {"tandem.teacher_version": teacher.reference}
+    reference = plan.distill.student or student_reference(teacher)
     published = {}
     for artifact in [built.student_torch, *(variant.artifact for variant in built.variants.values())]:
-        recipe = (
-            teacher.tags["tandem.recipe"] if artifact.manifest.variant == "teacher-fp32" else plan.student_reference
-        )
-        tags = version_tags(recipe, plan.student_recipe, plan.source, task, artifact) | lineage
+        of_teacher = artifact.manifest.variant == "teacher-fp32"
+        recipe = teacher.tags.get("tandem.recipe", "") if of_teacher else reference
+        tags = version_tags(recipe, built.recipe.task_params, plan.source, task, artifact) | lineage
+        if not of_teacher:
+            tags["tandem.distill"] = json.dumps(plan.distill.to_json())
         tags |= built.comparison.tags(artifact.manifest.variant)
         verdict = built.verdicts.get(artifact.manifest.variant)
         if verdict is not None:
@@ -184,12 +209,13 @@ def _register(
         temperature=built.calibration.temperature,
         threshold=built.calibration.threshold,
         guarantee=built.calibration.guarantee,
+        expected=built.expected,
     )
     passed = built.verdicts[built.student].passed and built.verdicts["release"].passed
     tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
     version = publish_release(registry, release, run, "candidate", tags)
     if passed:
-        registry.crown(version.name, version.number)
+        crown(registry, version.name, version.number)
     for name in (built.student, "release"):
         for check in built.verdicts[name].failures:
             _say(f"refused, {name}: {check.sentence}")
@@ -204,11 +230,11 @@ def _say(stage: str) -> None:
     print(f"build: {stage}", flush=True)
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="optimization.build", description="Compress a registered teacher and register the Release that serves it."
     )
-    parser.add_argument("reference", help="the teacher's Version: MODEL@ALIAS or MODEL@NUMBER")
+    parser.add_argument("reference", nargs="?", help="the teacher's Version: MODEL@ALIAS or MODEL@NUMBER")
     parser.add_argument(
         "--student", metavar="RECIPE", help="the student's recipe (default: the teacher's, with _student)"
     )
@@ -216,20 +242,44 @@ def main() -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override the student's recipe"
     )
     parser.add_argument(
+        "--distill", action="append", default=[], metavar="FIELD=VALUE", help="how it is taught, e.g. temperature=2"
+    )
+    parser.add_argument(
+        "--hint", action="append", default=[], metavar="LAYER:LAYER", help="of the teacher and of the student"
+    )
+    parser.add_argument(
         "--cache-dir", type=absolute_path, default=".tandem/cache", help="where fetched Versions are kept"
     )
     add_training_arguments(parser)
-    arguments = parser.parse_args()
+    add_adoption_arguments(parser)
+    return parser
+
+
+def _teacher(arguments: argparse.Namespace, registry: Registry) -> Version:
+    """The Version that was named, or that of the model which is brought from elsewhere."""
+    request = read_adoption(arguments)
+    if (request is None) == (arguments.reference is None):
+        raise ValueError("name a registered Version, or bring a model by --from-torch or --from-onnx: one of the two")
+    if request is None:
+        return registry.resolve(arguments.reference)
+    version, scores = adopt(request, registry, MEASURE_THREADS)
+    _say(f"{version.reference} has an accuracy of {scores.accuracy:.2%} on the gate split")
+    warning = doubt(scores)
+    if warning:
+        _say(f"look again: {warning}")
+    return version
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
     sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
     try:
         registry = Registry()
-        version = registry.resolve(arguments.reference)
-        student = arguments.student or f"{version.tags.get('tandem.recipe', '')}_student"
+        hints = tuple(Hint.parse(hint) for hint in arguments.hint)
+        taught = override(Distill(arguments.student, tuple(arguments.set), hints=hints), arguments.distill)
+        version = _teacher(arguments, registry)
         location = arguments.data_dir or version.tags.get("tandem.data_dir") or None
-        # The student learns the task that its teacher learned.
-        recipe = dataclasses.replace(load_recipe(student), task_params=task_params(version))
-        recipe = override(recipe, arguments.set)
-        plan = Plan(student, recipe, read_source(arguments, location), read_compute(arguments))
+        plan = Plan(taught, read_source(arguments, location), read_compute(arguments))
         release, passed = build(version, plan, registry, arguments.cache_dir)
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
     except (ValueError, TrainingError) as error:

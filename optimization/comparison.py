@@ -8,11 +8,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optimization.cascade import Calibration, Rows
+from optimization.cascade.calibration import Calibration
+from optimization.cascade.cost import expected_cost_ms
+from optimization.cascade.rows import Rows, score_pair
+from optimization.cascade.shift import Shift
 from optimization.gate import Verdict
-from optimization.measure import Host, describe_host, measure_latency, speedup
+from optimization.measure.batches import as_served
+from optimization.measure.exclusive import exclusive
+from optimization.measure.host import Host, Load, LoadWatch, describe_host
+from optimization.measure.latency import measure_latency, speedup
+from optimization.release import Expectation
 from optimization.variants import Variant
-from training.encoding import Array, TextEncoding
 from training.evaluation.scores import evaluate, predict_in_batches
 from training.registry import Run
 from training.task import Task
@@ -39,13 +45,17 @@ class VariantRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """The tandem. `mean_ms` an item is reckoned: the student's p50 plus deferral times the teacher's."""
+    """The tandem, on the report rows; the deferral with its exact 95 % interval.
+
+    `mean_ms` an item is reckoned: the student's p50 plus deferral times the teacher's.
+    """
 
     student: str
     accuracy: float
     deferral: float
     harm: float
     mean_ms: float
+    deferral_interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Comparison:
     pair: PairRow
     report_rows: int
     host: Host
+    load: Load
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +72,7 @@ class Comparison:
             "pair": asdict(self.pair),
             "report_rows": self.report_rows,
             "host": self.host.to_json(),
+            "load": asdict(self.load),
         }
 
     def tags(self, variant: str) -> dict[str, str]:
@@ -72,23 +84,36 @@ class Comparison:
             for name in ("accuracy", "size_bytes", "p50_ms", "p95_ms", "speedup")
         }
 
-    def log(self, run: Run, calibration: Calibration, verdicts: Mapping[str, Verdict], task: Task) -> None:
-        """Into the run: metrics, comparison.json, calibration.json, verdicts.json, the plots and report.html."""
-        from optimization.plots import accuracy_latency_scatter, build_report, cascade_curve
+    def log(
+        self,
+        run: Run,
+        calibration: Calibration,
+        verdicts: Mapping[str, Verdict],
+        task: Task,
+        expected: Expectation,
+        shift: Shift,
+    ) -> None:
+        """Into the run: metrics, the JSON of all that is given, the plots and report.html."""
+        from optimization.cascade.plots import draw_shift
+        from optimization.plots import accuracy_latency_scatter, build_report, cascade_cost, cascade_curve
 
         for row in self.rows:
             figures = {key: value for key, value in asdict(row).items() if key != "variant"}
             run.log_metrics({f"{row.variant}/{key}": value for key, value in figures.items()})
-        run.log_metrics({f"pair/{key}": value for key, value in asdict(self.pair).items() if key != "student"})
+        run.log_metrics({f"pair/{key}": getattr(self.pair, key) for key in ("accuracy", "deferral", "harm", "mean_ms")})
         run.log_text(json.dumps(self.to_json(), indent=2), "comparison.json")
         run.log_text(json.dumps(calibration.to_json(), indent=2), "calibration.json")
         run.log_text(json.dumps({key: v.to_json() for key, v in verdicts.items()}, indent=2), "verdicts.json")
+        run.log_text(json.dumps(asdict(expected), indent=2), "expected.json")
+        run.log_text(json.dumps(shift.to_json(), indent=2), "shift.json")
         shown = {
             "accuracy_latency": accuracy_latency_scatter(self.rows),
             "cascade": cascade_curve(calibration),
+            "cost": cascade_cost(expected, self),
+            "shift": draw_shift(shift),
         }
         run.log_figures(shown)
-        run.log_text(build_report(task.name, self, calibration, verdicts, shown), "report.html")
+        run.log_text(build_report(task.name, self, calibration, verdicts, shown, expected, shift), "report.html")
 
 
 def compare(
@@ -96,11 +121,14 @@ def compare(
 ) -> Comparison:
     """Latency of all variants in interleaved rounds, and their accuracy on the report split."""
     report = task.splits["report"]
-    latency = measure_latency(
-        {name: variant.runner for name, variant in variants.items()},
-        lambda rows: _as_served(task, report.inputs[:rows]),
-        BATCH_SIZES,
-    )
+    with exclusive(f"timing the variants of {task.name}"):
+        watch = LoadWatch()
+        latency = measure_latency(
+            {name: variant.runner for name, variant in variants.items()},
+            lambda rows: as_served(task.encoding, report.inputs[:rows]),
+            BATCH_SIZES,
+        )
+        load = watch.read()
     logits = {name: predict_in_batches(variant.runner, report.inputs) for name, variant in variants.items()}
     rows = []
     for name, variant in variants.items():
@@ -122,21 +150,14 @@ def compare(
             )
         )
     scored = Rows.score(logits[student], logits["teacher-fp32"], report.labels, calibration.temperature)
-    accepted = scored.accepted(calibration.threshold)
-    deferral = float(1 - accepted.mean())
+    score = score_pair(scored, calibration.threshold)
+    student_ms, teacher_ms = (latency[name].at(1).p50_ms for name in (student, "teacher-fp32"))
     pair = PairRow(
         student=student,
-        accuracy=float((accepted & scored.student_correct | ~accepted & scored.teacher_correct).mean()),
-        deferral=deferral,
-        harm=float((accepted & scored.harmful).mean()),
-        mean_ms=latency[student].at(1).p50_ms + deferral * latency["teacher-fp32"].at(1).p50_ms,
+        accuracy=score.accuracy,
+        deferral=score.deferral,
+        harm=score.harm,
+        mean_ms=expected_cost_ms(student_ms, teacher_ms, score.deferral),
+        deferral_interval=score.deferral_interval,
     )
-    return Comparison(tuple(rows), pair, len(report), describe_host(threads))
-
-
-def _as_served(task: Task, inputs: Array) -> Array:
-    """A server pads texts to the longest of a batch; the splits hold them at full length, which takes longer."""
-    if not isinstance(task.encoding, TextEncoding):
-        return inputs
-    longest = int((inputs != task.encoding.pad_id).sum(axis=1).max())
-    return inputs[:, : max(1, longest)]
+    return Comparison(tuple(rows), pair, len(report), describe_host(threads), load)

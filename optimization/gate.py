@@ -10,30 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimization.cascade import Rows, clopper_pearson_lower
-from optimization.measure import Parity
+from optimization.cascade.bounds import clopper_pearson_lower
+from optimization.cascade.rows import Rows, pair_correct
+from optimization.measure.latency import Speedup
+from optimization.measure.paired import CONFIDENCE, PairedDifference, flip_rate, paired_difference
+from optimization.measure.parity import Parity
 from optimization.table import size_text
 from training.encoding import Array
 from training.evaluation.scores import check_logits
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of a candidate minus that of its reference on the same rows.
-
-    `lower` and `upper` are one-sided bounds, each at `confidence`; together they are an interval at
-    2 * confidence - 1. `reference_only` and `candidate_only` count the rows that only one got right.
-    """
-
-    difference: float
-    lower: float
-    upper: float
-    reference_only: int
-    candidate_only: int
-    rows: int
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -63,43 +47,6 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
-
-
-def paired_difference(
-    reference_correct: NDArray[np.bool_], candidate_correct: NDArray[np.bool_], confidence: float = CONFIDENCE
-) -> PairedDifference:
-    """Difference of two paired proportions with Tango's score bounds.
-
-    T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design", Statistics in Medicine 17 (1998), 891-908.
-    """
-    if reference_correct.shape != candidate_correct.shape or reference_correct.ndim != 1 or not reference_correct.size:
-        raise ValueError(
-            f"correctness of shapes {reference_correct.shape} and {candidate_correct.shape} cannot be paired: "
-            "give one bool a row, for the same rows"
-        )
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}: it must lie between 0.5 and 1")
-    rows = len(reference_correct)
-    reference_only = int((reference_correct & ~candidate_correct).sum())
-    candidate_only = int((candidate_correct & ~reference_correct).sum())
-    # The problem is symmetric: the upper bound is the lower bound of the swapped pair, negated.
-    return PairedDifference(
-        difference=(candidate_only - reference_only) / rows,
-        lower=_tango_lower(candidate_only, reference_only, rows, confidence),
-        upper=-_tango_lower(reference_only, candidate_only, rows, confidence),
-        reference_only=reference_only,
-        candidate_only=candidate_only,
-        rows=rows,
-        confidence=confidence,
-    )
-
-
-def flip_rate(reference_N: Array, candidate_N: Array) -> float:
-    """Share of rows whose predicted classes differ."""
-    if reference_N.shape != candidate_N.shape or not reference_N.size:
-        raise ValueError(f"predictions of shapes {reference_N.shape} and {candidate_N.shape} cannot be paired")
-    return float((reference_N != candidate_N).mean())
 
 
 def minimum_rows(margin: float, confidence: float = CONFIDENCE) -> int:
@@ -140,8 +87,8 @@ def gate_student(
     correct = (reference_N == labels_N, candidate_N == labels_N)
     checks = [
         non_inferior(*correct, margin, confidence, "The student", "the teacher"),
-        _at_most("flips", flips, max_flip_rate, "{0:.2%} of the student's answers differ from the teacher's"),
-        _at_most(
+        at_most("flips", flips, max_flip_rate, "{0:.2%} of the student's answers differ from the teacher's"),
+        at_most(
             "parent_flips",
             parent_parity.flip_rate,
             max_parent_flip_rate,
@@ -152,7 +99,7 @@ def gate_student(
     if max_parent_abs_diff is not None:
         sentence = "Logits differ by up to {0:.2g} from those of the student before compression"
         checks.append(
-            _at_most("parent_difference", parent_parity.max_abs_diff, max_parent_abs_diff, sentence, "{0:.2g}")
+            at_most("parent_difference", parent_parity.max_abs_diff, max_parent_abs_diff, sentence, "{0:.2g}")
         )
     return Verdict(tuple(checks))
 
@@ -174,26 +121,24 @@ def gate_release(
     lies above `max_harm`. That it holds was shown on the calibration split.
     """
     rows = Rows.score(student_logits_NC, teacher_logits_NC, labels_N, temperature)
-    accepted_N = rows.accepted(threshold)
-    cascade_correct_N = np.where(accepted_N, rows.student_correct, rows.teacher_correct)
-    harmed = int((accepted_N & rows.harmful).sum())
-    lower = clopper_pearson_lower(harmed, len(labels_N), confidence)
-    harm = Check(
-        name="harm",
-        passed=lower <= max_harm,
-        figure=harmed / len(labels_N),
-        limit=max_harm,
-        sentence=(
-            f"{harmed} of {len(labels_N)} rows were harmed by the student's answering; "
-            f"{'this agrees with' if lower <= max_harm else 'this contradicts'} the promise of at most {max_harm:.2%}"
-        ),
-    )
+    right = pair_correct(rows, threshold)
     return Verdict(
         (
-            non_inferior(rows.teacher_correct, cascade_correct_N, margin, confidence, "The pair", "the teacher alone"),
-            harm,
+            non_inferior(rows.teacher_correct, right, margin, confidence, "The pair", "the teacher alone"),
+            harm_as_promised(rows, threshold, max_harm, confidence),
         )
     )
+
+
+def harm_as_promised(rows: Rows, threshold: float | None, max_harm: float, confidence: float = CONFIDENCE) -> Check:
+    """Fails where the exact lower bound of these rows' harm lies above the promise."""
+    harmed, total = int((rows.accepted(threshold) & rows.harmful).sum()), len(rows)
+    lower = clopper_pearson_lower(harmed, total, confidence)
+    sentence = (
+        f"{harmed} of {total} rows were harmed by the student's answering; "
+        f"{'this agrees with' if lower <= max_harm else 'this contradicts'} the promise of at most {max_harm:.2%}"
+    )
+    return Check("harm", lower <= max_harm, harmed / total, max_harm, sentence)
 
 
 def non_inferior(
@@ -222,7 +167,8 @@ def non_inferior(
     return Check("non_inferior", passed, paired.lower, -margin, sentence)
 
 
-def _at_most(name: str, figure: float, limit: float, sentence: str, shown: str = "{0:.2%}") -> Check:
+def at_most(name: str, figure: float, limit: float, sentence: str, shown: str = "{0:.2%}") -> Check:
+    """`sentence` and `shown` are formats of the figure and of the limit."""
     return Check(name, figure <= limit, figure, limit, f"{sentence.format(figure)}; at most {shown.format(limit)} may")
 
 
@@ -236,27 +182,40 @@ def _smaller(size_bytes: int, reference_size_bytes: int) -> Check:
     return Check("smaller", size_bytes < reference_size_bytes, float(size_bytes), float(reference_size_bytes), sentence)
 
 
-def _tango_lower(gained: int, lost: int, rows: int, confidence: float) -> float:
-    """The smallest difference that Tango's score test does not reject from below."""
-    from scipy.optimize import brentq
-    from scipy.stats import norm
+def parity_kept(what: str, found: Parity, same_precision: bool, max_flip_rate: float, max_abs_diff: float) -> Check:
+    """A change of format alone keeps the logits, up to `max_abs_diff`; a change of precision keeps the answers.
 
-    wanted = float(norm.ppf(confidence))
-    estimate = (gained - lost) / rows
-    if estimate <= -1:
-        return -1.0
-    # The score falls from above `wanted` at -1 to 0 at the estimate.
-    return float(brentq(lambda d: _tango_score(gained, lost, rows, d) - wanted, -1 + 1e-12, estimate, xtol=1e-10))
+    `what` names the model and what it was made from.
+    """
+    if same_precision:
+        sentence = f"Logits of {what} differ by up to {{0:.2g}} on {found.rows} rows"
+        return at_most("parity", found.max_abs_diff, max_abs_diff, sentence, "{0:.2g}")
+    sentence = f"{{0:.2%}} of {found.rows} answers of {what} differ"
+    return at_most("parity", found.flip_rate, max_flip_rate, sentence)
 
 
-def _tango_score(gained: int, lost: int, rows: int, difference: float) -> float:
-    """Tango's statistic: standard errors between the estimate and `difference`."""
-    excess = gained - lost - rows * difference
-    a = 2 * rows
-    b = -gained - lost + (2 * rows - gained + lost) * difference
-    c = -lost * difference * (1 - difference)
-    lost_share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = rows * (2 * lost_share + difference * (1 - difference))
-    if variance <= 0:
-        return 0.0 if excess == 0 else math.copysign(math.inf, excess)
-    return excess / math.sqrt(variance)
+def worth_it(faster: Speedup, difference: PairedDifference, size_bytes: int, reference_size_bytes: int) -> Check:
+    """Passes where the challenger is shown to be faster, smaller or more accurate: a change needs a reason."""
+    reasons = []
+    if faster.is_faster:
+        reasons.append(f"{faster.ratio:.3g} times as fast ({faster.lower:.3g} to {faster.upper:.3g})")
+    if size_bytes < reference_size_bytes:
+        reasons.append(f"{reference_size_bytes / size_bytes:.3g} times smaller ({size_text(size_bytes)})")
+    if difference.lower > 0:
+        reasons.append(f"more accurate by {difference.lower * 100:.2f} points or more")
+    nothing = (
+        f"Neither faster (speed-up {faster.lower:.3g} to {faster.upper:.3g}, which is none unless it is above 1), nor "
+        f"smaller ({size_text(size_bytes)} against {size_text(reference_size_bytes)}), nor more accurate for certain"
+    )
+    sentence = f"The challenger is {', '.join(reasons)}" if reasons else nothing
+    return Check("gain", bool(reasons), faster.lower, 1.0, sentence)
+
+
+def not_slower(faster: Speedup, max_slowdown: float) -> Check:
+    """Fails where the challenger takes more than `max_slowdown` times as long for certain."""
+    limit = 1 / max_slowdown
+    sentence = (
+        f"A row takes the challenger {1 / faster.ratio:.3g} times as long as the champion, by the median of "
+        f"{faster.rounds} rounds; at most {max_slowdown:.3g} times may"
+    )
+    return Check("not_slower", faster.upper >= limit, faster.ratio, limit, sentence)

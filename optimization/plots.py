@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from optimization.cascade import Calibration
+from optimization.cascade.calibration import Calibration
+from optimization.cascade.plots import Spot, draw_cost
+from optimization.cascade.shift import Shift
 from optimization.gate import Verdict
+from optimization.release import Expectation
 from optimization.table import size_text
 from training.evaluation.page import facts_html, figure_html, page, section, table_html
 from training.evaluation.plots import FIRST, MUTED, SECOND, new_figure, plain
@@ -20,6 +23,14 @@ CAPTIONS = {
     "accuracy_latency": (
         "Accuracy on the report split, with its exact 95 % interval, by the median time of one call of one row. "
         "The bar to the right of each point ends at the 95th percentile; the point's area grows with size on disk."
+    ),
+    "cost": (
+        "Accuracy on the gate split by the expected time of a row: the student's median, and the teacher's more for "
+        "every row that is deferred. The models alone are of the report split."
+    ),
+    "shift": (
+        "The pair on corrupted gate rows, for which nothing is promised: the guarantee holds for rows that are drawn "
+        "as the calibration's were."
     ),
     "cascade": (
         "What the pair answers, by the share of rows that are left to the teacher, on the calibration rows. A row is "
@@ -111,6 +122,13 @@ def cascade_curve(calibration: Calibration) -> "Figure":
     return figure
 
 
+def cascade_cost(expected: Expectation, comparison: "Comparison") -> "Figure":
+    """Accuracy of the pair on the gate rows by the expected time of a row, beside every model alone."""
+    singles = [Spot(row.variant, row.p50_ms, row.accuracy) for row in comparison.rows]
+    pair = Spot("pair, expected", expected.cost_ms, expected.accuracy)
+    return draw_cost(expected.curve, singles, pair, comparison.rows[0].variant, "milliseconds a row (medians)")
+
+
 def comparison_table_html(rows: Sequence["VariantRow"]) -> str:
     """The variants side by side; a speed-up whose interval includes 1 is not claimed."""
     header = ("Variant", "Accuracy", "95 % interval", "Size", "p50", "p95", "p50 of 8 rows", "Speed-up")
@@ -137,6 +155,8 @@ def build_report(
     calibration: Calibration,
     verdicts: Mapping[str, Verdict],
     figures: Mapping[str, "Figure"],
+    expected: Expectation,
+    shift: Shift,
 ) -> str:
     """One HTML page that needs no other file; the first row of `comparison` is the reference of speed-ups."""
     pair = comparison.pair
@@ -156,12 +176,18 @@ def build_report(
         "Temperature": f"{calibration.temperature:.4g}",
         "Threshold": "none" if calibration.threshold is None else f"{calibration.threshold:.7g}",
         "Mean time of a row": f"{pair.mean_ms:.3g} ms (reckoned: the student's p50, plus the teacher's where deferred)",
+        "Expected deferral": (
+            f"{expected.deferral:.1%} ({expected.deferral_interval[0]:.1%} to {expected.deferral_interval[1]:.1%}, "
+            f"exact, on {expected.rows:,} gate rows), which costs {expected.cost_ms:.3g} ms a row"
+        ),
+        "Under a shift": shift.statement(),
         "Guarantee": f"{calibration.guarantee.kind.replace('_', ' ')}. {calibration.guarantee.statement}",
     }
     host = comparison.host
     machine = {
         "Processor": f"{host.cpu}, {host.cores} cores ({', '.join(host.instructions) or 'no notable instructions'})",
         "Threads a model": str(host.threads),
+        "Load": str(comparison.load),
         "System": f"{host.system}, Python {host.python}",
         "Libraries": ", ".join(f"{library} {version}" for library, version in host.libraries),
     }

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from training.registry import Registry, Run, Version
 
@@ -43,6 +43,47 @@ class Guarantee:
 
 
 @dataclass(frozen=True)
+class ExpectedPoint:
+    """What another threshold would bring: the share of rows deferred, the pair's accuracy, and the time of a row."""
+
+    threshold: float
+    deferral: float
+    accuracy: float
+    cost_ms: float
+
+
+@dataclass(frozen=True)
+class ExpectedShift:
+    """What was seen under one corruption of the inputs, for which nothing is promised."""
+
+    corruption: str
+    severity: int
+    deferral: float
+    accuracy: float
+    harm: float
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the pair did on `rows` gate rows, which chose nothing of it: what a server may expect of rows drawn alike.
+
+    The interval is exact, at 95 %. A row costs `student_ms`, and where it is deferred `teacher_ms` more, both measured
+    on the machine that built the pair.
+    """
+
+    rows: int
+    deferral: float
+    deferral_interval: tuple[float, float]
+    accuracy: float
+    harm: float
+    student_ms: float
+    teacher_ms: float
+    cost_ms: float
+    curve: tuple[ExpectedPoint, ...]
+    shifted: tuple[ExpectedShift, ...]
+
+
+@dataclass(frozen=True)
 class Release:
     """A row goes to the teacher when the student's largest softmax(logits / temperature) is below `threshold`.
 
@@ -56,6 +97,7 @@ class Release:
     temperature: float
     threshold: float | None
     guarantee: Guarantee
+    expected: Expectation | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -64,7 +106,9 @@ class Release:
             raise ReleaseError(f"threshold is {self.threshold}: a probability lies in 0..1")
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=2, sort_keys=True).encode() + b"\n"
+        # A Release without an expectation reads as it did before there were any: its digest stays.
+        data = {key: value for key, value in asdict(self).items() if key != "expected" or value is not None}
+        return json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
 
     @property
     def digest(self) -> str:
@@ -107,9 +151,23 @@ def load_release(folder: Path) -> Release:
                 "teacher": VersionRef(**data["teacher"]),
                 "student": VersionRef(**data["student"]),
                 "guarantee": Guarantee(**data["guarantee"]),
+                "expected": _expectation(data.get("expected")),
             }
         )
     except ReleaseError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{folder} holds no Release: {error}") from error
+
+
+def _expectation(data: Mapping[str, Any] | None) -> Expectation | None:
+    if data is None:
+        return None
+    return Expectation(
+        **{
+            **data,
+            "deferral_interval": tuple(data["deferral_interval"]),
+            "curve": tuple(ExpectedPoint(**point) for point in data["curve"]),
+            "shifted": tuple(ExpectedShift(**found) for found in data["shifted"]),
+        }
+    )

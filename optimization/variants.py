@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from optimization.export import ExportError, export_onnx
-from optimization.measure import Parity, parity
-from optimization.quantize import quantize_dynamic, quantize_static
+from optimization.measure.batches import parity_lengths
+from optimization.measure.parity import Parity, parity
+from optimization.quantize.aware import export_aware
+from optimization.quantize.choice import Quantization, precision_of, quantize
+from optimization.quantize.dynamic import DynamicInt8
+from optimization.quantize.static import StaticInt8
 from optimization.runner import Runner, open_runner
 from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
-from training.encoding import Array, ImageEncoding, TextEncoding
+from training.encoding import Array, ImageEncoding
 from training.module import load_module, predictor
 from training.task import Split, Task
 
@@ -22,6 +26,7 @@ EXPORT_PARITY_ROWS = 64
 QUANTIZATION_PARITY_ROWS = 512
 PARITY_BATCH_SIZES = (1, 3, 8)
 MAX_RANGE_ROWS = 512
+MAX_AWARE_FLIP_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,12 @@ def _calibration_part(task: Task, ranges: bool) -> Split:
 
 
 def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
-    """`source` (format "torch") as FP32 ONNX; raises ExportError where the graph does not answer as the module."""
-    module = load_module(source)
+    """`source` as FP32 ONNX; raises ExportError where the graph does not answer as the module that it is made of."""
     manifest = source.manifest
+    if manifest.format == "onnx":
+        made = _write(folder / name, name, "fp32", source.model_path.read_bytes(), source)
+        return _variant(made, open_runner(source, threads), task, threads, EXPORT_PARITY_ROWS)
+    module = load_module(source)
     example = task.splits["calibration"].inputs[:4]
     content = export_onnx(module, example, manifest.input, manifest.output)
     made = _write(folder / name, name, "fp32", content, source)
@@ -79,14 +87,35 @@ def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads
 
 def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: int) -> Variant:
     """`parent` quantized: images statically, with ranges from the calibration split; texts dynamically."""
+    choice = StaticInt8() if isinstance(task.encoding, ImageEncoding) else DynamicInt8()
+    return quantized_variant(name, parent, choice, task, folder, threads)
+
+
+def quantized_variant(
+    name: str, parent: Variant, choice: Quantization, task: Task, folder: Path, threads: int
+) -> Variant:
+    """The float graph `parent` as `choice` says, with ranges and sensitivities from the calibration split."""
     content = parent.artifact.model_path.read_bytes()
-    if isinstance(task.encoding, ImageEncoding):
-        ranges = range_split(task).inputs
-        content = quantize_static(content, ranges, parent.artifact.manifest.input)
-    else:
-        content = quantize_dynamic(content)
-    made = _write(folder / name, name, "int8", content, parent.artifact)
-    return _variant(made, parent.runner, task, threads, QUANTIZATION_PARITY_ROWS)
+    made = quantize(content, choice, range_split(task).inputs, parent.artifact.manifest.input)
+    artifact = _write(folder / name, name, precision_of(choice), made, parent.artifact)
+    return _variant(artifact, parent.runner, task, threads, QUANTIZATION_PARITY_ROWS)
+
+
+def aware_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:
+    """`source`, which quantize_aware made, as an INT8 graph with what it learned.
+
+    Raises ExportError where the graph's answers are not the module's: integer sums are rounded otherwise than float
+    ones now and then, which may flip an answer in a thousand.
+    """
+    example = task.splits["calibration"].inputs[:4]
+    made = _write(folder / name, name, "int8", export_aware(source, example), source)
+    variant = _variant(made, predictor(load_module(source)), task, threads, QUANTIZATION_PARITY_ROWS)
+    if variant.parity.flip_rate > MAX_AWARE_FLIP_RATE:
+        raise ExportError(
+            f"{name}: the exported graph answers {variant.parity.flips} of {variant.parity.rows} rows otherwise than "
+            f"the fake-quantized module; at most {MAX_AWARE_FLIP_RATE:.0%} is rounding"
+        )
+    return variant
 
 
 def _write(folder: Path, variant: str, precision: Precision, content: bytes, parent: Artifact) -> Artifact:
@@ -112,10 +141,5 @@ def _variant(
 ) -> Variant:
     runner = open_runner(artifact, threads)
     rows = task.splits["gate"].inputs[:parity_rows]
-    worst = parity(reference, runner, rows, PARITY_BATCH_SIZES)
-    if isinstance(task.encoding, TextEncoding):
-        # A graph that froze its token axis would only show at another length.
-        half = rows[:, : max(1, rows.shape[1] // 2)]
-        short = parity(reference, runner, half, PARITY_BATCH_SIZES)
-        worst = Parity(max(worst.max_abs_diff, short.max_abs_diff), max(worst.flips, short.flips), worst.rows)
-    return Variant(artifact, runner, worst)
+    lengths = parity_lengths(task.encoding, rows)
+    return Variant(artifact, runner, parity(reference, runner, rows, PARITY_BATCH_SIZES, lengths))

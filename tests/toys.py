@@ -113,9 +113,9 @@ def dense(encoding: ImageEncoding, hidden: int = 16) -> object:
 
 
 def write_torch(
-    folder: Path, task: Task, architecture: Architecture, seed: int = 0, variant: str = "teacher"
+    folder: Path, task: Task, architecture: Architecture, seed: int = 0, variant: str = "teacher", reference: str = ""
 ) -> Artifact:
-    """An untrained model of `task` as a "torch" Artifact."""
+    """An untrained model of `task`, which `reference` loads, as a "torch" Artifact."""
     import torch
     from safetensors.torch import save
 
@@ -126,7 +126,7 @@ def write_torch(
         {"model.safetensors": save(module.state_dict()), **task.files},
         name=task.name,
         variant=variant,
-        task=task.name,
+        task=reference or task.name,
         format="torch",
         precision="fp32",
         encoding=task.encoding,

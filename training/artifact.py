@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 
 ModelFormat = Literal["torch", "onnx"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
 MODEL_FILE: dict[str, str] = {"torch": "model.safetensors", "onnx": "model.onnx"}
 
 
@@ -46,6 +46,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         data = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.architecture and not self.architecture.sizes:
+            del data["architecture"]["sizes"]  # a digest is of these bytes: what is not pruned has those of old
         return json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
 
     @staticmethod
@@ -63,7 +65,7 @@ class Manifest:
                     "encoding": encoding_from_json(data["encoding"]),
                     "input": _tensor_spec(data["input"]),
                     "output": _tensor_spec(data["output"]),
-                    "architecture": Architecture(**architecture) if architecture else None,
+                    "architecture": _architecture(architecture) if architecture else None,
                     "files": {name: str(digest) for name, digest in data["files"].items()},
                 }
             )
@@ -170,6 +172,11 @@ def _require_files(manifest: Manifest) -> None:
     for name in needed:
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {manifest.name} ({manifest.variant}) lists no file {name!r}")
+
+
+def _architecture(data: Mapping[str, Any]) -> Architecture:
+    sizes = {layer: tuple(size) for layer, size in data.get("sizes", {}).items()}
+    return Architecture(**{**data, "sizes": sizes})
 
 
 def _tensor_spec(data: Mapping[str, Any]) -> TensorSpec:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.encoding import TextEncoding
-from training.models.architecture import build
 from training.options import add_source_arguments, read_source
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
@@ -34,6 +33,7 @@ def main() -> None:
     wanted.add_argument("--batch-size", action="store_true", help="on a GPU what fits, on a CPU what is fast")
     add_source_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. optimizer.name=sgd")
+    parser.add_argument("--init-from", type=Path, help="a file of weights, or an Artifact, to begin with")
     parser.add_argument("--steps", type=int, default=100, help="of the search for a learning rate (default 100)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default 1)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw what was tried")
@@ -45,7 +45,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(arguments.threads)
-        search = Search(recipe, task)
+        search = Search(recipe, task, arguments.init_from)
         figure = search.learning_rate(arguments.steps) if arguments.lr else search.micro_batch()
         search.close()
     except ValueError as error:
@@ -58,18 +58,24 @@ def main() -> None:
 class Search:
     """A recipe's model, its data and its loss, on the GPU where there is one. Each search prints what to set."""
 
-    def __init__(self, recipe: Recipe, task: Task) -> None:
+    def __init__(self, recipe: Recipe, task: Task, init_from: Path | None = None) -> None:
         import torch
 
         from training.loop.batches import Batches
         from training.loop.losses import make_loss
         from training.loop.worker import Worker
+        from training.models.pretrained import load_pretrained
+        from training.models.untrained import untrained
+        from training.models.weights import load_weights
 
         self._recipe, self._train, self._encoding = recipe, task.splits["train"], task.encoding
         self._worker = Worker(device="cuda" if torch.cuda.is_available() else "cpu")
         self._batches = Batches(recipe, task.encoding, self._train, self._worker)
-        torch.manual_seed(recipe.seed)
-        self._module = build(recipe.architecture, task.encoding).to(self._worker.device)
+        self._module = untrained(recipe, task.encoding)
+        load_pretrained(self._module, recipe.architecture)
+        if init_from:
+            load_weights(self._module, init_from)
+        self._module.to(self._worker.device)
         if not isinstance(task.encoding, TextEncoding):
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loss = make_loss(recipe, self._train.labels, len(task.encoding.labels))
@@ -82,7 +88,8 @@ class Search:
         from training.loop.find_plot import rate_figure
 
         epochs = (self._batches.epoch(epoch) for epoch in itertools.count(1))
-        batches = ((batch.inputs, batch.targets) for batch in itertools.chain.from_iterable(epochs))
+        read = map(self._batches.to_device, itertools.chain.from_iterable(epochs))
+        batches = ((batch.inputs, batch.targets) for batch in read)
         curve = find_learning_rate(self._recipe, self._module, batches, self._loss, steps=steps)
         end = "diverged" if curve.diverged else "ended"
         lowest = curve.rates[int(np.argmin(curve.smoothed))]

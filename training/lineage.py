@@ -1,22 +1,27 @@
 """What a Version says of its making, as tags: enough to load its task again and to walk its lineage."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from training.address import absolute_location
 from training.artifact import Artifact
-from training.recipe import Recipe
 from training.registry import Version
 from training.task import Source, Task
 
 
-def version_tags(reference: str, recipe: Recipe, source: Source, task: Task, artifact: Artifact) -> dict[str, str]:
-    """What a Version says of its making: enough to load its task again and to walk its lineage."""
+def version_tags(
+    reference: str, params: Mapping[str, Any], source: Source, task: Task, artifact: Artifact
+) -> dict[str, str]:
+    """What a Version says of its making: enough to load its task again and to walk its lineage.
+
+    `reference` is its recipe's, empty where it was not trained here; `params` are the task's.
+    """
     return {
         "tandem.variant": artifact.manifest.variant,
         "tandem.recipe": reference,
         "tandem.task": artifact.manifest.task,
-        "tandem.task_params": json.dumps(dict(recipe.task_params)),
+        "tandem.task_params": json.dumps(dict(params)),
         "tandem.data_dir": absolute_location(str(source.location)) if source.location else "",
         "tandem.data_hash": task.data_hash,
         "tandem.parent": artifact.manifest.parent or "",

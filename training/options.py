@@ -68,7 +68,8 @@ def read_compute(arguments: argparse.Namespace) -> Compute:
     """What `add_training_arguments` was given. One core stays free by default: threads that wait for a core
     which a server or another training holds make a step many times slower.
     """
-    threads = arguments.threads or max(1, ((os.cpu_count() or 1) - 1) // max(1, arguments.num_workers))
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's processes on this machine, this one included
+    threads = arguments.threads or max(1, ((os.cpu_count() or 1) - 1) // max(1, arguments.num_workers, neighbours))
     return Compute(
         workers=arguments.num_workers,
         min_workers=arguments.min_workers,

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from training.models.architecture import Architecture
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Settable = TypeVar("Settable")
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """`["optimizer.lr=0.1", ...]` applied by field, each value read as its field's type.
+def override(recipe: Settable, settings: Sequence[str]) -> Settable:
+    """`["optimizer.lr=0.1", ...]` applied by field to a Recipe or another frozen dataclass of choices, each value read
+    as its field's type.
 
     Raises ValueError on an unknown field or a value of the wrong type, listing what there is.
     """
@@ -175,6 +178,10 @@ def _guess(text: str) -> Any:
 
 
 def _parse(text: str, kind: Any, full: str) -> Any:
+    if typing.get_origin(kind) is types.UnionType:  # a choice that may be left open
+        if text == "none":
+            return None
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
     if typing.get_origin(kind) is Literal:
         if text not in typing.get_args(kind):
             raise ValueError(f"{full} is {text!r}; it is one of {', '.join(typing.get_args(kind))}")

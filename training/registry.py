@@ -1,31 +1,26 @@
-"""Registry and Run: the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
+"""Registry: with its Run the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
 
-import contextlib
+import http.client
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from training.artifact import MANIFEST_FILE, sha256_of
-from training.checkpoint.store import SupersededError
-from training.launch.job import Interrupted
-from training.reach import require_reachable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from mlflow import MlflowClient
+from training.run import RegistryError as RegistryError
+from training.run import Run as Run
+from training.run import asking
 
 DIGEST_TAG = "tandem.digest"
 IDENTITY_TAG = "tandem.identity"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own
-
-
-class RegistryError(ValueError):
-    """The registry cannot be reached, or holds no such thing, or something else than was published."""
+REACH_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,7 @@ class Registry:
         address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         if not address:
             raise RegistryError("MLFLOW_TRACKING_URI is not set: set it to the address that `make up` prints")
-        try:
-            require_reachable(address)
-        except ConnectionError as error:
-            raise RegistryError(
-                f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
-            ) from error
+        _require_reachable(address)
         _quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -65,7 +55,7 @@ class Registry:
     def start_run(self, experiment: str, name: str, tags: Mapping[str, str], parent: "Run | None" = None) -> "Run":
         """`parent` is the run that this one is shown below."""
         tags = {**tags, PARENT_TAG: parent.run_id} if parent else tags
-        with _asking(f"start a run of {experiment!r}"):
+        with asking(f"start a run of {experiment!r}"):
             found = self._client.get_experiment_by_name(experiment)
             experiment_id = self._create_experiment(experiment) if found is None else found.experiment_id
             run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
@@ -75,7 +65,7 @@ class Registry:
         """How a run stands, as MLflow spells it (RUNNING, FINISHED, ...); None where there is none, or no longer."""
         from mlflow.exceptions import MlflowException
 
-        with _asking(f"ask for run {run_id}"):
+        with asking(f"ask for run {run_id}"):
             try:
                 run = self._client.get_run(run_id)
             except MlflowException as error:
@@ -98,7 +88,7 @@ class Registry:
             raise RegistryError(f"cannot publish {folder} as {name!r}: it holds no {identity}")
         digest = sha256_of(folder / identity)
         path = f"versions/{digest[:16]}"
-        with _asking(f"publish {folder} as {name!r}"):
+        with asking(f"publish {folder} as {name!r}"):
             self._client.log_artifacts(run.run_id, str(folder), path)
             self._create_model(name)
             source = f"{self._client.get_run(run.run_id).info.artifact_uri}/{path}"
@@ -151,17 +141,48 @@ class Registry:
         return folder
 
     def promote(self, name: str, number: int, alias: str) -> None:
-        with _asking(f"point {name}@{alias} to version {number}"):
+        with asking(f"point {name}@{alias} to version {number}"):
             self._client.set_registered_model_alias(name, alias, str(number))
 
-    def crown(self, name: str, number: int) -> None:
-        """Make Version `number` the champion; the champion before it becomes `previous`."""
-        with _asking(f"read the aliases of {name!r}"):
-            before = self._client.get_registered_model(name).aliases.get("champion")
-        if before is not None and int(before) != number:
-            # `previous` first: between the two calls both aliases are valid, and none is lost.
-            self.promote(name, int(before), "previous")
-        self.promote(name, number, "champion")
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias -> number of the Version of `name` that it points to."""
+        with asking(f"read the aliases of {name!r}"):
+            found = self._client.get_registered_model(name).aliases
+        return {alias: int(number) for alias, number in found.items()}
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        with asking(f"drop the alias {name}@{alias}"):
+            self._client.delete_registered_model_alias(name, alias)
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        with asking(f"tag {version.reference}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(version.name, str(version.number), key, value)
+
+    def read_note(self, name: str, key: str) -> str | None:
+        """What `write_note` kept with the registered model as a whole; None where there is nothing."""
+        with asking(f"read {key} of {name!r}"):
+            found = self._client.get_registered_model(name).tags.get(key)
+        return None if found is None else str(found)
+
+    def write_note(self, name: str, key: str, value: str | None) -> None:
+        """Keep `value` with the registered model; None takes it away."""
+        with asking(f"write {key} of {name!r}"):
+            if value is None:
+                self._client.delete_registered_model_tag(name, key)
+            else:
+                self._client.set_registered_model_tag(name, key, value)
+
+    def find(self, name: str, digest: str) -> Version | None:
+        """The newest Version of `name` with this digest, if there is one."""
+        with asking(f"look for {digest[:12]} among the versions of {name!r}"):
+            found = self._client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+        return _version(max(found, key=lambda entity: int(entity.version))) if found else None
+
+    def list_artifacts(self, run_id: str, folder: str) -> tuple[str, ...]:
+        """The paths of the files that lie in a folder of a run's artifacts; none where there is no such folder."""
+        with asking(f"list {folder} of run {run_id}"):
+            return tuple(str(item.path) for item in self._client.list_artifacts(run_id, folder) if not item.is_dir)
 
     def read_artifact(self, run_id: str, path: str) -> bytes:
         """The content of one artifact file of a run; raises RegistryError where there is none."""
@@ -195,7 +216,7 @@ class Registry:
 
     def _offer(self, name: str) -> str:
         """What there is in place of a reference that was not found."""
-        with _asking("list the registered models"):
+        with asking("list the registered models"):
             models = {model.name: model for model in self._client.search_registered_models()}
         if name not in models:
             return f"it has {', '.join(models) or 'no models yet'}"
@@ -218,92 +239,6 @@ class Registry:
         Path(got).rename(scratch / "folder")
 
 
-class Run:
-    """One MLflow run: what a training or a build logs while it works; raises RegistryError where that fails.
-
-    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises;
-    where its training goes on elsewhere it is left open, since the other one logs to it.
-    """
-
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
-        self._client = client
-        self.run_id = run_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self.end()
-        if error is None or isinstance(error, SupersededError):
-            return
-        # A server that has gone must not hide what went wrong before it.
-        with contextlib.suppress(Exception):
-            self.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        with _asking(f"log parameters to run {self.run_id}"):
-            self._client.log_batch(self.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        import time
-
-        from mlflow.entities import Metric
-
-        now_ms = int(time.time() * 1000)
-        entries: Sequence[Metric] = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
-        with _asking(f"log metrics to run {self.run_id}"):
-            self._client.log_batch(self.run_id, metrics=entries)
-
-    def steps_of(self, metric: str) -> set[int]:
-        """At which steps `metric` was logged."""
-        with _asking(f"read {metric} of run {self.run_id}"):
-            return {entry.step for entry in self._client.get_metric_history(self.run_id, metric)}
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        with _asking(f"tag run {self.run_id}"):
-            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def log_figures(self, figures: Mapping[str, "Figure"]) -> None:
-        with _asking(f"log plots to run {self.run_id}"):
-            for name, figure in figures.items():
-                self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
-
-    def log_files(self, paths: Sequence[Path]) -> None:
-        with _asking(f"log files to run {self.run_id}"):
-            for path in paths:
-                self._client.log_artifact(self.run_id, str(path))
-
-    def log_text(self, text: str, name: str) -> None:
-        with _asking(f"log {name} to run {self.run_id}"):
-            self._client.log_text(self.run_id, text, name)
-
-    def end(self, status: str = "FINISHED") -> None:
-        """`status` is FINISHED, KILLED or FAILED, as MLflow spells them."""
-        with _asking(f"end run {self.run_id}"):
-            self._client.set_terminated(self.run_id, status)
-
-    def reopen(self) -> None:
-        """What a kill left open or an interrupt closed runs again."""
-        with _asking(f"go on with run {self.run_id}"):
-            self._client.update_run(self.run_id, "RUNNING")
-
-
-@contextlib.contextmanager
-def _asking(what: str) -> Iterator[None]:
-    """MLflow's errors as RegistryError, saying what was asked of it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise RegistryError(f"cannot {what}: {error}") from error
-
-
 def _version(entity: Any) -> Version:
     tags = dict(entity.tags)
     digest, identity = tags.get(DIGEST_TAG, ""), tags.get(IDENTITY_TAG, MANIFEST_FILE)
@@ -321,3 +256,18 @@ def _quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
+def _require_reachable(address: str) -> None:
+    """MLflow's client retries an absent server for minutes; a short look first gives a clear error at once."""
+    if not address.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
+            return
+    except urllib.error.HTTPError:
+        return  # something answers; whether it is MLflow, the first real call will say
+    except (OSError, http.client.HTTPException) as error:
+        raise RegistryError(
+            f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
+        ) from error

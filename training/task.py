@@ -191,7 +191,7 @@ def _read_params(reference: str, load: Callable[..., Any], params: Mapping[str, 
     return read
 
 
-def _read_settings(reference: str, settings: Sequence[str]) -> Mapping[str, Any]:
+def read_settings(reference: str, settings: Sequence[str]) -> Mapping[str, Any]:
     """`["height=32", ...]` as a recipe reads them behind `task_params`."""
     from training.models.architecture import Architecture
     from training.recipe import Recipe, override
@@ -215,7 +215,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # the user's own module:callable lies where the command is run
     try:
         source = Source(arguments.data_dir, arguments.download, arguments.reader, arguments.data_cache.resolve())
-        task = load_task(arguments.task, source, _read_settings(arguments.task, arguments.set))
+        task = load_task(arguments.task, source, read_settings(arguments.task, arguments.set))
     except ValueError as error:
         sys.exit(f"training.task: {error}")
     print(f"{task.name}: " + ", ".join(f"{len(task.splits[name])} {name}" for name in SPLIT_NAMES))

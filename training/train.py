@@ -16,7 +16,7 @@ from training.checkpoint.store import SupersededError
 from training.encoding import output_spec
 from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
-from training.launch.job import GIVES_WAY, Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.job import NICENESS, Compute, Interrupted, Observation, Trained, TrainJob, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
 from training.lineage import version_tags
@@ -64,7 +64,7 @@ def train(
             predict = predictor(load_module(artifact))
             title = f"{task.name} teacher by recipe {reference}"
             accuracy = evaluate_and_log(task, predict, trained.records, run, title, told_of(trained))
-            tags = version_tags(reference, job.recipe, source, task, artifact) | {
+            tags = version_tags(reference, job.recipe.task_params, source, task, artifact) | {
                 "tandem.val_accuracy": f"{accuracy:.4f}"
             }
             version = registry.publish(task.name, artifact.folder, run, tags)
@@ -117,7 +117,7 @@ def _keep_to_its_share(compute: Compute) -> None:
 
     torch.set_num_threads(compute.threads)
     if not compute.local:
-        os.nice(GIVES_WAY)
+        os.nice(NICENESS)
 
 
 def prepare(

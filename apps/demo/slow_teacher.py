@@ -15,7 +15,7 @@ from pathlib import Path
 from apps.demo.slowed import SLOW_BATCH, THREADS, slow_down
 from apps.demo.views import max_shifted_views, shifted_grid
 from optimization.build import MAX_HARM
-from optimization.cascade import Calibration, calibrate
+from optimization.cascade.calibration import Calibration, calibrate
 from optimization.release import VersionRef, load_release, publish_release
 from optimization.runner import open_runner
 from optimization.variants import threshold_split
@@ -72,6 +72,7 @@ def slow_release(registry: Registry, reference: str, wanted: Wanted, source: Sou
             temperature=calibration.temperature,
             threshold=calibration.threshold,
             guarantee=calibration.guarantee,
+            expected=None,  # that was of another teacher
         )
         version = publish_release(registry, release, run, wanted.alias)
     return Slow(version, slow.views, slow.item_ms, calibration)

@@ -9,13 +9,18 @@ import pytest
 from mlflow import MlflowClient
 
 from optimization import build as build_module
-from optimization.build import Plan, build, main
+from optimization.adopt.adoption import Adoption, adopt
+from optimization.adopt.graft import Scaling
+from optimization.adopt.origin import FromOnnx
+from optimization.build import Plan, build, main, student_reference
+from optimization.distill.parameters import Distill, Hint
 from optimization.release import Release, endpoint_name, load_release
 from optimization.runner import open_runner
+from tests.optimization.adopt.graphs import MEAN, STD, model, save
+from tests.toys import images
 from training.artifact import load_artifact
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute
-from training.recipe import Recipe, override
 from training.recipes import load_recipe
 from training.registry import Registry, RegistryError, Version
 from training.task import Source, Task, load_task
@@ -43,7 +48,7 @@ def teacher(registry: Registry) -> Version:
 
 
 def _plan(*settings: str) -> Plan:
-    return Plan(STUDENT, override(load_recipe(STUDENT), settings), Source(), HERE)
+    return Plan(Distill(STUDENT, settings), Source(), HERE)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,19 @@ def test_a_pair_that_passes_its_gate_becomes_the_champion(
     assert release.model == "toy_digits"
     assert release.temperature > 0
     assert version.tags["tandem.guarantee"] == release.guarantee.kind
+
+
+def test_the_release_says_what_to_expect_of_rows_that_chose_nothing(
+    registry: Registry, built: tuple[Version, bool], release: Release, task: Task
+) -> None:
+    expected = release.expected
+    assert expected is not None
+    assert expected.rows == len(task.splits["gate"])
+    assert expected.deferral_interval[0] < expected.deferral < expected.deferral_interval[1]
+    assert min(expected.student_ms, expected.teacher_ms) > 0
+    assert expected.cost_ms == pytest.approx(expected.student_ms + expected.deferral * expected.teacher_ms)
+    assert len({one.corruption for one in expected.shifted}) == 8
+    assert json.loads(registry.read_artifact(built[0].run_id, "shift.json"))["max_harm"] == 0.01
 
 
 def test_the_release_pairs_two_versions_by_their_digests(
@@ -218,7 +236,7 @@ def test_a_later_pass_keeps_the_champion_before_it_as_previous(
     "stage",
     [
         "optimization.variants.export_onnx",
-        pytest.param("optimization.variants.quantize_static", marks=pytest.mark.long),
+        pytest.param("optimization.variants.quantize", marks=pytest.mark.long),
         pytest.param("optimization.build.compare", marks=pytest.mark.long),
     ],
 )
@@ -243,6 +261,53 @@ def test_a_stage_that_fails_registers_nothing(
     assert run_id != built[0].run_id
 
 
+def test_a_graph_from_elsewhere_is_taught_from_and_served_as_it_came(
+    registry: Registry, cache: Path, tmp_path: Path
+) -> None:
+    request = Adoption(FromOnnx(save(tmp_path, model()), Scaling((MEAN,), (STD,))), "tests.toys:images", Source())
+    adopted, _ = adopt(request, registry)
+    taught = Distill("tests.toys:image_recipe_student", ("epochs=1",), temperature=2.0)
+    release, passed = build(adopted, Plan(taught, Source(), HERE), registry, cache)
+    assert not passed  # the student is larger than this teacher
+    made = {}
+    for number in _numbers(registry, "toy_images"):
+        version = registry.resolve(f"toy_images@{number}")
+        made[version.tags["tandem.variant"]] = version
+    assert made.keys() == {"teacher", "student", "teacher-fp32", "student-fp32", "student-int8"}
+    assert json.loads(made["student"].tags["tandem.distill"])["temperature"] == 2.0
+    assert made["student"].tags["tandem.parent"] == made["teacher-fp32"].tags["tandem.parent"] == adopted.digest
+    assert made["student-int8"].tags["tandem.teacher_version"] == adopted.reference
+    pixels = images(Source()).splits["report"].inputs[:5]
+    served = load_artifact(registry.fetch(made["teacher-fp32"], cache))
+    given = load_artifact(registry.fetch(adopted, cache))
+    assert (open_runner(served)(pixels) == open_runner(given)(pixels)).all()
+    assert load_release(registry.fetch(release, cache)).teacher.number == made["teacher-fp32"].number
+
+
+def test_the_command_brings_a_model_and_builds_from_it(
+    registry: Registry, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def stop(version: Version, plan: Plan, *others: object) -> None:
+        asked.append((version, plan))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(build_module, "build", stop)
+    arguments = ["--from-onnx", str(save(tmp_path, model())), "--task", "tests.toys:images"]
+    arguments += ["--mean", str(MEAN), "--std", str(STD), "--distill", "objective=dist", "--hint", "a:b"]
+    with pytest.raises(SystemExit, match="far enough"):
+        _run_main(monkeypatch, registry, cache, *arguments)
+    ((version, plan),) = asked
+    assert version == registry.resolve("toy_images@candidate")
+    assert plan.distill == Distill(objective="dist", hints=(Hint("a", "b"),))
+    assert "has an accuracy of 100.00% on the gate split" in capsys.readouterr().out
+    assert student_reference(version) == "tests.toys:images_student"
+    for both in ([], [*arguments, "toy_images@candidate"]):
+        with pytest.raises(SystemExit, match="one of the two"):
+            _run_main(monkeypatch, registry, cache, *both)
+
+
 def test_other_data_than_the_teachers_is_refused(
     registry: Registry, teacher: Version, cache: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,9 +320,8 @@ def test_other_data_than_the_teachers_is_refused(
 
 
 def test_a_student_of_another_task_is_refused(registry: Registry, teacher: Version, cache: Path) -> None:
-    other: Recipe = load_recipe("fashion_mnist_student")
     with pytest.raises(ValueError, match=r"recipe is for 'fashion_mnist', the teacher is of 'tests\.toys:digits'"):
-        build(teacher, Plan("fashion_mnist_student", other, Source(), HERE), registry, cache)
+        build(teacher, Plan(Distill("fashion_mnist_student"), Source(), HERE), registry, cache)
 
 
 def test_a_graph_is_no_teacher_to_build_from(registry: Registry, release: Release, cache: Path) -> None:

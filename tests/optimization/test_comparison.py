@@ -4,14 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimization.cascade import Calibration, calibrate
-from optimization.comparison import Comparison, _as_served, compare
-from optimization.measure import Parity
+from optimization.cascade.calibration import Calibration, calibrate
+from optimization.cascade.expectation import expect
+from optimization.cascade.rows import Rows, score_pair
+from optimization.cascade.shift import Shift, Shifted
+from optimization.comparison import Comparison, compare
+from optimization.measure.parity import Parity
 from optimization.variants import Variant
-from tests import toys
 from tests.tiny import ENCODING, write_tiny
 from training.encoding import Array, output_spec
-from training.task import SPLIT_NAMES, Source, Split, Task
+from training.task import SPLIT_NAMES, Split, Task
 
 
 class _Scripted:
@@ -101,21 +103,12 @@ def test_the_pair_answers_by_the_threshold(comparison: Comparison) -> None:
     pair = comparison.pair
     assert pair.student == "student-int8"
     assert pair.deferral == pytest.approx(0.30)
+    assert pair.deferral_interval == pytest.approx((0.2124064, 0.3998147), abs=1e-5)  # R: binom.test(30, 100)
     # The student is wrong on row 50 and the last five of those that it answers; the teacher is right on the others.
     assert pair.accuracy == pytest.approx(0.94)
     assert pair.harm == pytest.approx(0.01)
     teacher, student = comparison.rows
     assert pair.mean_ms == pytest.approx(student.p50_ms + 0.3 * teacher.p50_ms)
-
-
-def test_texts_are_timed_at_the_length_that_a_server_pads_them_to() -> None:
-    task = toys.texts(Source())
-    long = np.zeros((3, toys.TEXTS.max_tokens + 4), np.int64)
-    long[:, :2], long[1, :5] = 3, 3
-    assert _as_served(task, long).tolist() == long[:, :5].tolist()
-    images = toys.images(Source())
-    rows = images.splits["report"].inputs[:2]
-    assert _as_served(images, rows) is rows
 
 
 def test_without_a_threshold_the_teacher_answers_all(
@@ -139,6 +132,7 @@ def test_the_json_says_where_it_was_measured(comparison: Comparison) -> None:
     assert [row["variant"] for row in data["rows"]] == ["teacher-fp32", "student-int8"]
     assert data["report_rows"] == ROWS
     assert data["host"]["threads"] == 1
+    assert "others_cores" in data["load"]
     assert data["host"]["libraries"]["onnxruntime"]
 
 
@@ -163,10 +157,16 @@ def test_a_run_is_given_figures_tables_plots_and_page(
     comparison: Comparison, calibration: Calibration, task: Task
 ) -> None:
     run = _Run()
-    comparison.log(run, calibration, {}, task)  # type: ignore[arg-type]
+    rows = Rows.score(np.eye(3)[LABELS], np.eye(3)[LABELS], LABELS, 1.0)
+    score = score_pair(rows, 0.4)
+    shift = Shift(score, (Shifted("fog", 3, score),), 0.05)
+    expected = expect(rows, calibration, shift, student_ms=1.0, teacher_ms=2.0)
+    comparison.log(run, calibration, {}, task, expected, shift)  # type: ignore[arg-type]
     assert run.metrics["student-int8/accuracy"] == pytest.approx(0.74)
     assert run.metrics["pair/deferral"] == pytest.approx(0.3)
     assert json.loads(str(run.files["comparison.json"])) == json.loads(json.dumps(comparison.to_json()))
     assert json.loads(str(run.files["calibration.json"]))["threshold"] == 0.7
-    assert {"verdicts.json", "report.html", "plots/accuracy_latency.png", "plots/cascade.png"} <= run.files.keys()
+    plots = {f"plots/{name}.png" for name in ("accuracy_latency", "cascade", "cost", "shift")}
+    assert {"verdicts.json", "report.html", "expected.json", "shift.json"} | plots <= run.files.keys()
+    assert "The guarantee does not hold under a shift" in str(run.files["report.html"])
     assert "student-int8" in str(run.files["report.html"])

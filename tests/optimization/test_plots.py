@@ -5,16 +5,20 @@ import numpy as np
 import pytest
 
 from optimization import plots
-from optimization.cascade import Calibration, calibrate
+from optimization.cascade.calibration import Calibration, calibrate
+from optimization.cascade.expectation import expect
+from optimization.cascade.rows import Rows, score_pair
+from optimization.cascade.shift import Shift, Shifted
 from optimization.comparison import Comparison, PairRow, VariantRow
 from optimization.gate import Check, Verdict
-from optimization.measure import describe_host
+from optimization.measure.host import Load, describe_host
 
 TEACHER = VariantRow("teacher-fp32", 0.98, 0.96, 0.99, 3_400_000, 4.0, 5.0, 20.0, 1.0, 1.0, 1.0)
 STUDENT = VariantRow("student-fp32", 0.97, 0.95, 0.98, 330_000, 0.3, 0.6, 1.1, 13.0, 12.0, 14.0)
 INT8 = VariantRow("student-int8", 0.96, 0.94, 0.98, 90_000, 3.9, 4.0, 19.0, 1.02, 0.97, 1.08)
 ROWS = (TEACHER, STUDENT, INT8)
-COMPARISON = Comparison(ROWS, PairRow("student-fp32", 0.975, 0.2, 0.004, 1.1), 400, describe_host(1, ("numpy",)))
+PAIR = PairRow("student-fp32", 0.975, 0.2, 0.004, 1.1, (0.16, 0.24))
+COMPARISON = Comparison(ROWS, PAIR, 400, describe_host(1, ("numpy",)), Load(0.1, 0.02, 0.0))
 
 
 def _calibration(rows: int = 500) -> Calibration:
@@ -72,7 +76,15 @@ def test_report_is_one_file_with_verdicts_guarantee_and_machine() -> None:
     calibration = _calibration()
     figures = {"cascade": plots.cascade_curve(calibration)}
     verdicts = {"student-fp32": _verdict(True), "student-int8": _verdict(False), "release": _verdict(True)}
-    page = plots.build_report("digits", COMPARISON, calibration, verdicts, figures)
+    rows = Rows(np.linspace(0.3, 1.0, 40), np.ones(40, np.bool_), np.ones(40, np.bool_))
+    shift = Shift(score_pair(rows, 0.9), (Shifted("fog", 3, score_pair(rows, 0.9)),), 0.01)
+    expected = expect(rows, calibration, shift, student_ms=0.3, teacher_ms=4.0)
+    page = plots.build_report("digits", COMPARISON, calibration, verdicts, figures, expected, shift)
+    assert "on 40 gate rows), which costs" in page
+    assert "The guarantee does not hold under a shift" in page
+    labels = plots.cascade_cost(expected, COMPARISON).axes[0].get_legend_handles_labels()[1]
+    assert "teacher-fp32\n98.00%, 4 ms" in labels
+    assert any(label.startswith(f"pair, expected\n{expected.accuracy:.2%}") for label in labels)
     assert calibration.guarantee.statement in page
     assert "The student scores -0.10 points" in page
     assert f"numpy {np.__version__}" in page
@@ -80,5 +92,6 @@ def test_report_is_one_file_with_verdicts_guarantee_and_machine() -> None:
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|href)="([^#][^"]*)', page))
     # The variant that is not served failed its gate: that does not fail the build.
     assert "<span>Verdict</span><b>passed</b>" in page
-    page = plots.build_report("digits", COMPARISON, calibration, {**verdicts, "release": _verdict(False)}, figures)
+    failed = {**verdicts, "release": _verdict(False)}
+    page = plots.build_report("digits", COMPARISON, calibration, failed, figures, expected, shift)
     assert "<span>Verdict</span><b>failed</b>" in page

@@ -9,11 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from optimization.export import ExportError
+from optimization.quantize.choice import NoQuantization, Quantization
+from optimization.quantize.error import QuantizationError
+from optimization.quantize.low_precision import LowPrecision
+from optimization.quantize.mixed import MixedPrecision
+from optimization.quantize.static import StaticInt8
 from optimization.variants import (
     MAX_EXPORT_DIFFERENCE,
     Variant,
     float_variant,
     int8_variant,
+    quantized_variant,
     range_split,
     threshold_split,
 )
@@ -72,6 +78,28 @@ def test_a_texts_variant_has_its_tokenizer_and_is_quantized_dynamically(exported
     assert "DynamicQuantizeLSTM" in operations
     assert "QuantizeLinear" not in operations
     assert quantized.parity.rows == 60
+
+
+@pytest.mark.parametrize(
+    ("choice", "precision"),
+    [(NoQuantization(), "fp32"), (LowPrecision(), "fp16"), (MixedPrecision(keep=1), "int8")],
+)
+def test_a_variant_is_quantized_as_was_chosen(
+    exported_images: Any, tmp_path: Path, choice: Quantization, precision: str
+) -> None:
+    exact, task = exported_images.variant, exported_images.task
+    made = quantized_variant("chosen", exact, choice, task, tmp_path, threads=1)
+    assert made.artifact.manifest.precision == precision
+    assert made.artifact.manifest.parent == exact.artifact.digest
+    assert made.parity.flip_rate <= 0.02
+    assert (made.artifact.size_bytes < exact.artifact.size_bytes) == (precision != "fp32")
+
+
+def test_what_cannot_be_quantized_leaves_no_artifact(exported_images: Any, tmp_path: Path) -> None:
+    choice = StaticInt8(float_nodes=("no such node",))
+    with pytest.raises(QuantizationError, match="no such node cannot stay in float"):
+        quantized_variant("chosen", exported_images.variant, choice, exported_images.task, tmp_path, threads=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranges_and_threshold_come_from_different_calibration_rows(toy: Task) -> None:

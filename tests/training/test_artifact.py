@@ -56,6 +56,33 @@ def test_a_manifest_comes_back_from_json_as_it_was(about: dict[str, Any]) -> Non
     assert json.loads(raw)["format_version"] == FORMAT_VERSION
 
 
+PRUNED: dict[str, Any] = {
+    **ABOUT,
+    "architecture": Architecture("convnet", {"widths": [8, 16]}, {"1.0": (1, 5), "1.1": (5, 5)}),
+}
+
+
+def test_the_sizes_of_pruned_layers_come_back_from_json_as_they_were() -> None:
+    raw = Manifest(**PRUNED, files={}).to_json()
+    assert json.loads(raw)["architecture"]["sizes"] == {"1.0": [1, 5], "1.1": [5, 5]}
+    assert Manifest.from_json(raw) == Manifest(**PRUNED, files={})
+
+
+def test_a_manifest_without_pruned_layers_has_the_bytes_that_it_had_before_there_were_such() -> None:
+    raw = Manifest(**ABOUT, files={}).to_json()
+    # The digest of an Artifact is of these bytes: that of one which is registered must stay.
+    assert json.loads(raw)["architecture"] == {"name": "convnet", "params": {"dropout": 0.1, "widths": [8, 16]}}
+    assert Manifest.from_json(raw).architecture == ABOUT["architecture"]
+
+
+@pytest.mark.parametrize("sizes", [{"1.0": [1]}, {"1.0": 5}, {"1.0": [0, 5]}, {"1.0": [None, 5]}, [[1, 5]]])
+def test_sizes_that_are_none_are_refused_by_name(sizes: object) -> None:
+    data = json.loads(Manifest(**PRUNED, files={}).to_json())
+    data["architecture"]["sizes"] = sizes
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read"):
+        Manifest.from_json(json.dumps(data).encode())
+
+
 def test_an_artifact_is_read_back_with_its_files_and_digest(tmp_path: Path) -> None:
     made = _write(tmp_path / "deep" / "a", extra=b"more")
     loaded = load_artifact(tmp_path / "deep" / "a")

@@ -91,6 +91,17 @@ def test_a_value_out_of_range_is_refused_with_its_field(setting: str) -> None:
         override(image_recipe(), [setting])
 
 
+def test_a_pruned_model_is_another_than_the_whole_one() -> None:
+    sizes = {"1.0": (1, 5), "1.1": (5, 5), "2.0": (5, 16)}
+    recipe = image_recipe()
+    pruned = dataclasses.replace(recipe, architecture=dataclasses.replace(recipe.architecture, sizes=sizes))
+    assert flatten(pruned) == {
+        **flatten(recipe),
+        **{f"architecture.sizes.{name}": size for name, size in sizes.items()},
+    }
+    assert override(pruned, ["architecture=resnet"]).architecture == Architecture("resnet")
+
+
 def test_the_parameters_of_a_run_are_every_choice_by_its_dotted_name() -> None:
     flat = flatten(image_recipe())
     assert flat["optimizer.lr"] == 1e-2

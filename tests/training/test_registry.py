@@ -14,10 +14,10 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from tests.tiny import write_tiny
 from training.artifact import MANIFEST_FILE, Artifact, load_artifact
+from training.champion import MOVE_NOTE, Standing, crown, roll_back
 from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
-from training.reach import REACH_TIMEOUT_S
-from training.registry import DIGEST_TAG, IDENTITY_TAG, Registry, RegistryError, Run
+from training.registry import DIGEST_TAG, IDENTITY_TAG, REACH_TIMEOUT_S, Registry, RegistryError, Run
 
 pytestmark = pytest.mark.slow
 
@@ -154,23 +154,65 @@ def test_a_release_file_may_stand_for_its_folder(registry: Registry, run: Run, n
 def test_crowning_keeps_the_champion_before(registry: Registry, run: Run, name: str, tmp_path: Path) -> None:
     for offset in (1.0, 2.0, 3.0):
         registry.publish(name, write_tiny(tmp_path / str(offset), "student", offset).folder, run, {})
-    registry.crown(name, 1)
+    crown(registry, name, 1)
     assert registry.resolve(f"{name}@champion").number == 1
     with pytest.raises(RegistryError, match="previous"):
         registry.resolve(f"{name}@previous")
-    registry.crown(name, 2)
-    registry.crown(name, 3)
-    registry.crown(name, 3)  # crowned twice, it does not become its own predecessor
+    crown(registry, name, 2)
+    crown(registry, name, 3)
+    crown(registry, name, 3)  # crowned twice, it does not become its own predecessor
     assert registry.resolve(f"{name}@champion").number == 3
     assert registry.resolve(f"{name}@previous").number == 2
 
 
 def test_a_crowning_that_fails_keeps_the_champion(registry: Registry, run: Run, artifact: Artifact, name: str) -> None:
     registry.publish(name, artifact.folder, run, {})
-    registry.crown(name, 1)
+    crown(registry, name, 1)
     with pytest.raises(RegistryError):
-        registry.crown(name, 7)
-    assert registry.resolve(f"{name}@champion").number == 1
+        crown(registry, name, 7)
+    assert registry.aliases(name) == {"champion": 1}
+
+
+def test_a_rollback_on_a_real_registry_swaps_the_two_and_leaves_no_note(
+    registry: Registry, run: Run, name: str, tmp_path: Path
+) -> None:
+    for offset in (1.0, 2.0):
+        registry.publish(name, write_tiny(tmp_path / str(offset), "student", offset).folder, run, {})
+        crown(registry, name, int(offset))
+    assert roll_back(registry, name) == Standing(1, 2)
+    assert registry.aliases(name) == {"champion": 1, "previous": 2}
+    assert registry.read_note(name, MOVE_NOTE) is None
+    assert roll_back(registry, name) == Standing(2, 1)
+
+
+def test_tags_notes_and_files_are_kept(registry: Registry, run: Run, artifact: Artifact, name: str) -> None:
+    version = registry.publish(name, artifact.folder, run, {"tandem.variant": "student"})
+    registry.tag(version, {"tandem.promotion": "failed"})
+    tagged = registry.resolve(version.reference).tags
+    assert (tagged["tandem.promotion"], tagged["tandem.variant"]) == ("failed", "student")
+    registry.write_note(name, "tandem.note", "one")
+    assert registry.read_note(name, "tandem.note") == "one"
+    registry.write_note(name, "tandem.note", None)
+    assert registry.read_note(name, "tandem.note") is None
+    run.log_text("{}", "some/folder/a.json")
+    assert registry.list_artifacts(run.run_id, "some/folder") == ("some/folder/a.json",)
+    assert registry.list_artifacts(run.run_id, "no/folder") == ()
+    registry.promote(name, 1, "candidate")
+    registry.drop_alias(name, "candidate")
+    assert registry.aliases(name) == {}
+    with pytest.raises(RegistryError, match="read the aliases of 'no_such'"):
+        registry.aliases("no_such")
+
+
+def test_a_version_is_found_by_its_digest(registry: Registry, run: Run, name: str, tmp_path: Path) -> None:
+    first, second = (
+        registry.publish(name, write_tiny(tmp_path / str(offset), "student", offset).folder, run, {})
+        for offset in (1.0, 2.0)
+    )
+    again = registry.publish(name, tmp_path / "1.0", run, {})
+    assert registry.find(name, second.digest) == second
+    assert registry.find(name, first.digest) == again, "the newest of those that are the same"
+    assert registry.find(name, "0" * 64) is None
 
 
 @pytest.mark.parametrize("wanted", ["newest", "9", "0"])
@@ -244,6 +286,7 @@ def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None
 
     made = registry.start_run("runs", "one", {"tandem.recipe": "toy"})
     made.log_params({"optimizer.lr": 0.1, "long": "x" * 900})
+    made.log_params({f"architecture.sizes.layer{number}": (8, 8) for number in range(230)})
     made.log_metrics({"val_accuracy": 0.5}, step=1)
     made.log_metrics({"val_accuracy": 0.75}, step=2)
     made.log_text("<p>report</p>", "report.html")
@@ -254,6 +297,7 @@ def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None
     assert seen.info.status == "FAILED"
     assert seen.info.run_name == "one"
     assert seen.data.params["optimizer.lr"] == "0.1"
+    assert len([name for name in seen.data.params if name.startswith("architecture.sizes.")]) == 230
     assert [entry.value for entry in client.get_metric_history(made.run_id, "val_accuracy")] == [0.5, 0.75]
     assert registry.read_artifact(made.run_id, "report.html") == b"<p>report</p>"
     assert registry.read_artifact(made.run_id, "plots/curves.png").startswith(b"\x89PNG")
@@ -334,7 +378,7 @@ def test_an_absent_server_is_said_at_once() -> None:
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert REACH_TIMEOUT_S < 12
-    monkeypatch.setattr("training.reach.REACH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("training.registry.REACH_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(RegistryError, match="no MLflow server answers"):
@@ -349,7 +393,7 @@ def test_a_database_serves_without_a_server(
     direct = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}")
     run = direct.start_run("toy", "one", {})
     version = direct.publish("toy", artifact.folder, run, {})
-    direct.crown("toy", version.number)
+    crown(direct, "toy", version.number)
     os.chdir("/")
     folder = direct.fetch(direct.resolve("toy@champion"), tmp_path / "cache")
     assert load_artifact(folder).digest == artifact.digest

@@ -8,6 +8,7 @@ steps: the share in which the training's thread ran no operation at all.
 import argparse
 import dataclasses
 import itertools
+import sys
 import time
 from pathlib import Path
 
@@ -133,6 +134,8 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
             "",
             "The profiler's idle share counts the interpreter's own time between operations too, which the clock gives "
             "to the phase that it falls into.",
+            "",
+            f"Measured by `{' '.join(['python -m training.benchmark.loading', *sys.argv[1:]])}`.",
             "",
         ]
     )

@@ -87,6 +87,12 @@ class Turns(Watcher):
         (self._folder / f"turn-{participant}").touch()
 
 
+def block_count(folder: Path, participant: int) -> int:
+    """How many blocks it has counted so far."""
+    path = folder / f"blocks-{participant}.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 def block_rates(folder: Path, participant: int) -> list[float]:
     """Samples/s of each counted block."""
     lines = (folder / f"blocks-{participant}.jsonl").read_text().splitlines()

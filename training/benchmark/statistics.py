@@ -1,4 +1,4 @@
-"""Medians with their spread, and bounds on ratios of paired measurements."""
+"""Medians with their spread, and bounds on ratios and differences of paired measurements."""
 
 import math
 from collections.abc import Sequence
@@ -49,3 +49,28 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     mean, error = float(logs.mean()), float(logs.std(ddof=1) / math.sqrt(len(logs)))
     margin = float(t.ppf(0.975, len(logs) - 1)) * error
     return Ratio(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin), len(logs))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of `n` paired differences with its two-sided 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """How much greater the first are than the second, pair by pair: Student's interval of the mean difference.
+
+    Raises ValueError for fewer than two pairs.
+    """
+    from scipy.stats import t
+
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"{len(first)} and {len(second)} values make no pairs: give two or more of each")
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    mean, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
+    margin = float(t.ppf(0.975, len(differences) - 1)) * error
+    return Difference(mean, mean - margin, mean + margin, len(differences))

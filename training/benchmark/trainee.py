@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from training.launch.here import is_first
 from training.launch.job import Compute, Observation, Trained, TrainJob
@@ -41,7 +40,7 @@ class Killed:
     kills: tuple[tuple[int, int], ...] = ()
     pause_s: float = 0.0
 
-    def __call__(self) -> Loss:
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
         steps = 0
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         self.fallen.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,7 @@ class Killed:
             if kill == (rank, steps):
                 (self.fallen / str(starts)).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return functional.cross_entropy(logits, labels)
+            return usual(inputs, logits, labels)
 
         return loss
 

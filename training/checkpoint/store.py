@@ -125,7 +125,11 @@ class CheckpointStore:
         made = Checkpoint(epoch, step, claim.number, world_size, time.time(), {})
         sha256 = self._folder.write_by(f"{made.name}/{STATE_FILE}", lambda stream: torch.save(dict(state), stream))
         made = Checkpoint(**{**asdict(made), "files": {STATE_FILE: sha256}})
-        self.require(claim)
+        try:
+            self.require(claim)
+        except SupersededError:
+            self._folder.remove(made.name)
+            raise
         self._folder.write(f"{made.name}/{MANIFEST_FILE}", json.dumps(asdict(made)).encode())
         self._passed_over.pop(made.name, None)
         self._drop_all_but_the_last(made.name)

@@ -74,13 +74,14 @@ class ImageArrays:
 @dataclass(frozen=True)
 class TextContent:
     """Texts stay as they are until the train split is known, from which the tokenizer is learned; or `tokenizer`, the
-    content of a tokenizers file, is taken.
+    content of a tokenizers file, is taken. Without a `pad_id` it must say itself which id pads.
     """
 
     max_tokens: int
     vocabulary_size: int
     vocabulary: Vocabulary = "pieces"
     tokenizer: bytes | None = None
+    pad_id: int | None = None
 
     def examine(self, payloads: Sequence[str | None]) -> list[Sample | Fault]:
         texts = [payload if payload and len(payload) <= MAX_TEXT_CHARACTERS else "" for payload in payloads]
@@ -101,6 +102,12 @@ class TextContent:
             texts = (content.decode() for content in train)
             tokenizer = train_tokenizer(texts, self.vocabulary_size, vocabulary=self.vocabulary)
         pad_id, unknown_id = _special_ids(tokenizer)
+        pad_id = pad_id if self.pad_id is None else self.pad_id
+        if pad_id is None:
+            raise DataError(
+                f"the tokenizer has neither padding nor a token {PAD_TOKEN} or <pad>: add one to pad with, or give the "
+                "folder of its model, whose tokenizer_config.json names what ends a text"
+            )
         return TextArrays(TextEncoding(self.max_tokens, labels, pad_id), tokenizer, unknown_id)
 
 
@@ -148,8 +155,8 @@ class TextArrays:
         }
 
 
-def _special_ids(tokenizer: bytes) -> tuple[int, int | None]:
-    """The ids that pad and that stand for the unknown; raises DataError where no id pads."""
+def _special_ids(tokenizer: bytes) -> tuple[int | None, int | None]:
+    """The ids that pad and that stand for the unknown, None for what it has not."""
     from tokenizers import Tokenizer
 
     try:
@@ -161,8 +168,6 @@ def _special_ids(tokenizer: bytes) -> tuple[int, int | None]:
     padding = description.get("padding") or {}
     pad_id = padding.get("pad_id", loaded.token_to_id(PAD_TOKEN))
     pad_id = loaded.token_to_id("<pad>") if pad_id is None else pad_id
-    if pad_id is None:
-        raise DataError(f"the tokenizer has neither padding nor a token {PAD_TOKEN} or <pad>: add one to pad with")
     model = description.get("model") or {}
     unknown = model.get("unk_token")
-    return int(pad_id), loaded.token_to_id(unknown) if isinstance(unknown, str) else model.get("unk_id")
+    return pad_id, loaded.token_to_id(unknown) if isinstance(unknown, str) else model.get("unk_id")

@@ -10,7 +10,7 @@ import io
 import pickle
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,12 @@ from training.task import Split, SplitName, assign_splits
 
 TRAIN_SHARES: dict[SplitName, float] = {"train": 0.90, "val": 0.05, "calibration": 0.05}
 TEST_SHARES: dict[SplitName, float] = {"gate": 0.5, "report": 0.5}
+# Of a set whose published train part a model from elsewhere has seen whole.
+SEEN_TRAIN_SHARES: dict[SplitName, float] = {"train": 0.95, "val": 0.05}
+UNSEEN_TEST_SHARES: dict[SplitName, float] = {"calibration": 0.1, "gate": 0.4, "report": 0.5}
+
+# The published part that the calibration split is cut from; what sets a threshold must be new to the model.
+CalibrationFrom = Literal["train", "test"]
 
 CIFAR_ROW_BYTES = 3 * 32 * 32
 
@@ -151,12 +157,30 @@ def assign_official(
     return train, test
 
 
-def cut_official(train: Split, test: Split) -> dict[SplitName, Split]:
-    """Published train and test images -> the five splits, as `assign_official` draws them."""
-    assigned = assign_official(row_keys(train.inputs), row_keys(test.inputs))
-    parts = zip((train, test), assigned, (TRAIN_SHARES, TEST_SHARES), strict=True)
+def assign_unseen(train_keys: Sequence[bytes], test_keys: Sequence[bytes]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """As `assign_official`, for models that have seen all of the published train part.
+
+    The test part becomes calibration, gate and report, in the order of hashes and by count: of 10,000 rows without
+    duplicates exactly 1,000, 4,000 and 5,000. Rows that are alike fall into one split.
+    """
+    train = assign_splits(train_keys, SEEN_TRAIN_SHARES)
+    held_out = set(test_keys)
+    train[[key in held_out for key in train_keys]] = ""
+    draws = np.array([int.from_bytes(hashlib.sha256(key).digest()[:8], "big") for key in test_keys], dtype=np.uint64)
+    ends = np.round(np.cumsum(list(UNSEEN_TEST_SHARES.values()))[:-1] * len(draws)).astype(np.int64)
+    edges = np.sort(draws)[ends]
+    names = np.array(list(UNSEEN_TEST_SHARES), dtype=np.str_)
+    return train, names[np.searchsorted(edges, draws, side="right")]
+
+
+def cut_official(train: Split, test: Split, calibration_from: CalibrationFrom = "train") -> dict[SplitName, Split]:
+    """Published train and test images -> the five splits, as `assign_official` draws them, or `assign_unseen`."""
+    seen = calibration_from == "test"
+    assigned = (assign_unseen if seen else assign_official)(row_keys(train.inputs), row_keys(test.inputs))
+    shares = (SEEN_TRAIN_SHARES, UNSEEN_TEST_SHARES) if seen else (TRAIN_SHARES, TEST_SHARES)
+    parts = zip((train, test), assigned, shares, strict=True)
     return {
         name: Split(part.inputs[names == name], part.labels[names == name])
-        for part, names, shares in parts
-        for name in shares
+        for part, names, shared in parts
+        for name in shared
     }

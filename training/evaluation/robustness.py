@@ -82,28 +82,40 @@ def measure_robustness(
         raise ValueError(f"rows is {rows}: at least one must be corrupted")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(split))[:rows])
     inputs, labels_B = split.inputs[chosen], split.labels[chosen]
-    images = isinstance(task.encoding, ImageEncoding)
-    texts = [] if images else task.encoder().decode_texts(inputs)
 
     def right(batches: Iterable[Array]) -> int:
         answers_B = np.concatenate([predict_in_batches(predict, batch).argmax(axis=1) for batch in batches])
         return int((answers_B == labels_B).sum())
 
-    def corrupted(name: str, severity: int, number: int) -> Iterator[Array]:
-        generator = np.random.default_rng([seed, number, severity])
-        if not images:
-            yield _encoded(task, [corrupt_text(text, name, severity, generator) for text in texts])
-            return
-        for start in range(0, len(inputs), CHUNK_ROWS):
-            yield corrupt(inputs[start : start + CHUNK_ROWS], name, severity, generator)
-
-    clean = right([inputs if images else _encoded(task, texts)])
-    names = list(CORRUPTIONS if images else TEXT_CORRUPTIONS)
+    clean = right([uncorrupted(task, inputs)])
     results = []
-    for name, severity in track([(name, severity) for name in names for severity in MEASURED_SEVERITIES]):
-        hits = right(corrupted(name, severity, names.index(name)))
+    for name, severity in track(
+        [(name, severity) for name in corruption_names(task) for severity in MEASURED_SEVERITIES]
+    ):
+        hits = right(corrupted(task, inputs, name, severity, seed))
         results.append(Corrupted(name, severity, hits / len(labels_B), clopper_pearson(hits, len(labels_B))))
     return Robustness(len(labels_B), clean / len(labels_B), tuple(results))
+
+
+def corruption_names(task: Task) -> tuple[str, ...]:
+    """What there is for the kind of input that `task` has."""
+    return tuple(CORRUPTIONS if isinstance(task.encoding, ImageEncoding) else TEXT_CORRUPTIONS)
+
+
+def corrupted(task: Task, inputs: Array, name: str, severity: int, seed: int = 0) -> Iterator[Array]:
+    """The rows `inputs` [B, ...] of `task` corrupted, in parts and in their order; the same seed gives the same."""
+    generator = np.random.default_rng([seed, corruption_names(task).index(name), severity])
+    if not isinstance(task.encoding, ImageEncoding):
+        texts = task.encoder().decode_texts(inputs)
+        yield _encoded(task, [corrupt_text(text, name, severity, generator) for text in texts])
+        return
+    for start in range(0, len(inputs), CHUNK_ROWS):
+        yield corrupt(inputs[start : start + CHUNK_ROWS], name, severity, generator)
+
+
+def uncorrupted(task: Task, inputs: Array) -> Array:
+    """The same rows before that: images as they are, texts as the tokenizer gives them back."""
+    return inputs if isinstance(task.encoding, ImageEncoding) else _encoded(task, task.encoder().decode_texts(inputs))
 
 
 def sample_pictures(images_CHW: NDArray[np.uint8], severity: int, seed: int = 0) -> dict[str, NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ from training.recipe import Recipe, flatten
 from training.task import Source
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from training.checkpoint.ledger import Recovery
     from training.loop.losses import Loss
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # How much nicer than others a training's processes on the cluster are: an epoch may take longer, a request may not.
-GIVES_WAY = 10
+NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a worker needs to train. `make_loss` is called on the worker; it must be picklable.
+    """What a worker needs to train. What it calls there (`wrap`, `make_loss`, `make_watchers`) must be picklable.
 
     `identity` says which training it is: one that was interrupted is gone on with by the job of the same identity.
     """
@@ -51,9 +51,13 @@ class TrainJob:
     identity: str
     until_epoch: int | None = None  # stop after it, with all of it kept
     init_from: Path | None = None  # a file of weights, or an Artifact, to begin with
-    make_loss: "Callable[[], Loss] | None" = None
+    # The recipe's module -> what is trained in its place, such as the module beside parts that training alone needs.
+    # What comes of the training are the weights of what it returns.
+    wrap: "Callable[[nn.Module], nn.Module] | None" = None
+    # The module in training and the recipe's own loss -> the loss to train by.
+    make_loss: "Callable[[nn.Module, Loss], Loss] | None" = None
     observation: Observation = Observation()
-    # Called on each worker, as make_loss is: what else looks on.
+    # What else looks on.
     make_watchers: "Callable[[Worker], Sequence[Watcher]] | None" = None
 
     @property

@@ -14,6 +14,7 @@ from training.launch.harmless import Harmless
 from training.launch.job import Compute, TrainJob
 from training.launch.run_folder import LOG_FILE, TRACE_FILE, Attempt, RunFolder
 from training.loop.fit import fit
+from training.loop.losses import make_loss
 from training.loop.training import Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
@@ -67,6 +68,9 @@ def work(
             print(f"passed over {name}: {reason}", flush=True)
     if attempt.state is None:
         _begin_with_weights(job, module, worker)
+    if job.wrap:
+        module = job.wrap(module)
+    loss = make_loss(job.recipe, task.splits["train"].labels, len(task.encoding.labels))
     try:
         with contextlib.ExitStack() as stack:
             saver = None
@@ -74,7 +78,7 @@ def work(
                 saver = stack.enter_context(AsyncSaver(folder.store, attempt.claim, worker.world_size))
             return fit(
                 job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
-                loss=job.make_loss() if job.make_loss else None, worker=worker, start=attempt.state,
+                loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
                 until_epoch=job.until_epoch, plan=compute.plan,
                 watchers=[
                     *_watchers(job, compute, worker, folder, attempt, saver, is_urgent),

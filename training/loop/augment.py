@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.encoding import Encoding, TextEncoding
-from training.loop.draws import keys, uniforms
-from training.loop.policies import make_policy
+from training.loop.draws import uniforms
+from training.loop.policies import Policy
 from training.recipe import Augmentation
 
 # (inputs [B, ...], epoch, the numbers of their rows [B]) -> inputs as the model shall see them, on the same device.
@@ -33,13 +33,13 @@ def preparation(encoding: Encoding, augmentation: Augmentation, seed: int) -> Pr
         pad_id = encoding.pad_id
         return lambda tokens_BL, epoch, ids_B: trim_padding(tokens_BL, pad_id)
     moves = augmentation.shift or augmentation.rotate_degrees or augmentation.scale or augmentation.flip
-    policy = make_policy(augmentation.policy) if augmentation.policy != "none" else None
+    policy = Policy(augmentation.policy) if augmentation.policy != "none" else None
 
     def prepare(images_BCHW: Tensor, epoch: int, ids_B: NDArray[np.int64]) -> Tensor:
         if moves:
             images_BCHW = move(images_BCHW, augmentation, uniforms(seed, epoch, ids_B, 5, _MOVE))
         if policy:
-            images_BCHW = policy(images_BCHW, keys(seed, epoch, ids_B, _POLICY))
+            images_BCHW = policy(images_BCHW, uniforms(seed, epoch, ids_B, policy.draws, _POLICY))
         if augmentation.erase:
             images_BCHW = erase(images_BCHW, augmentation.erase, uniforms(seed, epoch, ids_B, 5, _ERASE))
         return images_BCHW

@@ -19,8 +19,13 @@ def make_average(recipe: Recipe, module: nn.Module) -> AveragedModel | None:
     if not recipe.ema_decay:
         return None
 
-    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        decay = min(recipe.ema_decay, (1 + int(steps)) / (10 + int(steps)))
+    averaged = AveragedModel(module)
+
+    def blend(averages: Sequence[Tensor], weights: Sequence[Tensor], moved: Tensor | int) -> None:
+        # The count that stayed on the CPU: `moved` was copied to the GPU, and reading it there would wait for it.
+        steps = int(averaged.n_averaged)
+        decay = min(recipe.ema_decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
 
-    return AveragedModel(module, multi_avg_fn=blend)
+    averaged.multi_avg_fn = blend
+    return averaged

@@ -72,7 +72,7 @@ class Batches:
         )  # fmt: skip
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from `first_step` (counted from 0) on."""
+        """The batches of `epoch` from `first_step` (counted from 0) on, where they were read: see `to_device`."""
         order = self.order(epoch)
         if self._resident is not None:
             for step in range(first_step, order.steps):
@@ -85,7 +85,7 @@ class Batches:
             while ahead:
                 batch = ahead.popleft().result()
                 ahead.extend(self._threads.submit(self._read, order, epoch, step) for step in islice(steps, 1))
-                yield self._to_device(batch)
+                yield batch
         finally:
             for waiting in ahead:
                 waiting.cancel()
@@ -118,8 +118,9 @@ class Batches:
     def _one_hot(self, targets: Tensor) -> Tensor:
         return functional.one_hot(targets, self._classes).to(torch.float32)
 
-    def _to_device(self, batch: Batch) -> Batch:
-        if not self._worker.on_gpu:
+    def to_device(self, batch: Batch) -> Batch:
+        """`batch` where the model is; the copy to a GPU goes on while the caller does."""
+        if not self._worker.on_gpu or self._resident is not None:
             return batch
         inputs, targets = (part.to(self._worker.device, non_blocking=True) for part in (batch.inputs, batch.targets))
         return Batch(batch.ids, inputs, targets, batch.rows)

@@ -4,6 +4,7 @@ Shape suffixes: S steps.
 """
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -129,7 +130,8 @@ def find_micro_batch(
     """
     speeds: dict[int, float] = {}
     on_gpu = next(module.parameters()).is_cuda
-    with trial(recipe, module, loss) as step:
+    whole = dataclasses.replace(recipe, micro_batch=0)  # or each trial would be cut into parts that fit
+    with trial(whole, module, loss) as step:
 
         def fits(rows: int) -> bool:
             try:

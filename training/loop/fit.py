@@ -76,16 +76,17 @@ def fit(
     stepper = Stepper(training, batches, loss, clock)
     training.last_epoch = min(recipe.epochs, until_epoch or recipe.epochs)
     agreement = Agreement(worker)
-    with contextlib.closing(batches), _determinism(recipe):
+    with contextlib.closing(batches), _determinism(recipe, worker):
         for watcher in watchers:
             watcher.begin(training, clock)
         while not training.finished and training.position.epoch <= training.last_epoch:
             if not _train_epoch(training, stepper, batches, clock, agreement, watchers):
                 break
             training.require_finite()
-            record = _close_epoch(training, encoding, val, clock)
+            record = _close_epoch(training, encoding, val, clock, stepper.micro_batch or VALIDATION_ROWS)
             for watcher in watchers:
                 watcher.epoch(training, record)
+            clock.mark("checkpoint")
         agreement.settle()
         for watcher in watchers:
             watcher.end(training)
@@ -107,6 +108,8 @@ def _train_epoch(
     clock.start_step()
     for batch in batches.epoch(epoch, training.position.step):
         clock.mark("data")
+        batch = batches.to_device(batch)
+        clock.mark("transfer")
         stepper(batch)
         training.position = Position(epoch, training.position.step + 1)
         training.seconds = before_s + time.perf_counter() - began
@@ -119,12 +122,14 @@ def _train_epoch(
     return True
 
 
-def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: StepClock) -> EpochRecord:
+def _close_epoch(
+    training: Training, encoding: Encoding, val: Split, clock: StepClock, rows_at_once: int
+) -> EpochRecord:
     """Validate, keep what is best, and make `training` ready for the next epoch."""
     recipe, strategy, epoch = training.recipe, training.strategy, training.position.epoch
-    clock.skip()
+    clock.end_steps()
     strategy.share_buffers(training.kept)
-    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy)
+    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy, rows_at_once)
     loss_sum, rows = strategy.sum_over_workers([float(training.loss_sum), training.rows])
     training.keep_if_best(epoch, val_accuracy)
     record = EpochRecord(
@@ -141,14 +146,19 @@ def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: Step
     return record
 
 
-def validate(module: nn.Module, encoding: Encoding, split: Split, strategy: Strategy) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over `split`, whose rows the workers share among them."""
+def validate(
+    module: nn.Module, encoding: Encoding, split: Split, strategy: Strategy, rows_at_once: int = VALIDATION_ROWS
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over `split`, whose rows the workers share among them.
+
+    What fits while training fits here: where memory asked for micro-batches, no more rows go through at once.
+    """
     module.eval()
     reader = strategy.reader
     sums = torch.zeros(3, dtype=torch.float64, device=reader.device)
     with torch.no_grad():
-        for first in range(0, len(split), VALIDATION_ROWS * reader.world_size):
-            rows = slice(first + reader.rank * VALIDATION_ROWS, first + (reader.rank + 1) * VALIDATION_ROWS)
+        for first in range(0, len(split), rows_at_once * reader.world_size):
+            rows = slice(first + reader.rank * rows_at_once, first + (reader.rank + 1) * rows_at_once)
             labels_B = torch.from_numpy(split.labels[rows]).to(reader.device)
             # Without rows of its own a worker still computes, since others may need the weights that it holds.
             inputs = torch.from_numpy(split.inputs[rows if len(labels_B) else slice(1)].copy())
@@ -164,13 +174,16 @@ def validate(module: nn.Module, encoding: Encoding, split: Split, strategy: Stra
 
 
 @contextlib.contextmanager
-def _determinism(recipe: Recipe) -> Iterator[None]:
-    """Only operations that give the same bits each time, where the recipe asks for it; as before afterwards."""
+def _determinism(recipe: Recipe, worker: Worker) -> Iterator[None]:
+    """Only operations that give the same bits each time, where the recipe asks for it; as before afterwards.
+
+    Else cuDNN tries which of its convolutions is the fastest for each shape, which may be another one each time.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it with its first call
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = worker.on_gpu and not recipe.deterministic
     try:
         yield
     finally:

@@ -30,11 +30,13 @@ class Stepper:
         self._parameters = [p for p in training.module.parameters() if p.requires_grad]
         self._skipped = torch.zeros((), dtype=torch.int64, device=training.worker.device)
         self._unseen = 0
+        self._steps_begun = 0  # since the training's, this one included
         training.require_finite = self.require_finite
 
     def __call__(self, batch: Batch) -> None:
         """Train on this worker's share of a batch; raises TrainingError where its gradient is not finite."""
         training, clock = self._training, self._clock
+        self._steps_begun = (training.position.epoch - 1) * training.steps_per_epoch + training.position.step + 1
         self._seed()
         batch_loss = self._gradient(batch)
         optimizer, scaler = training.optimizer, training.scaler
@@ -111,7 +113,7 @@ class Stepper:
             return
         training = self._training
         steps = training.steps_per_epoch
-        epoch, step = divmod((training.position.epoch - 1) * steps + training.position.step - skipped + 1, steps)
+        epoch, step = divmod(self._steps_begun - skipped, steps)
         rows = self._batches.order(epoch + 1).batch(step)[:NAMED_ROWS].tolist()
         raise TrainingError(
             f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step}: "

@@ -1,4 +1,4 @@
-"""Worker: this process among those that train together, and what it draws at random at a step."""
+"""Worker: this process among those that train together, and what it draws at random."""
 
 import hashlib
 import random
@@ -19,10 +19,17 @@ class Worker:
         return self.device.startswith("cuda")
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every global generator: torch's on every device, Python's and numpy's.
+
+    Called before a model is built, so that it begins the same whatever it draws its weights from.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFF_FFFF)  # all that it takes
+
+
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Seed every global generator for one step of one worker: what dropout draws then needs no state to be saved."""
+    """`seed_everything` for one step of one worker: what dropout draws then needs no state to be saved."""
     digest = hashlib.blake2b(f"{seed}:{epoch}:{step}:{rank}".encode(), digest_size=8).digest()
-    number = int.from_bytes(digest, "big") >> 1
-    torch.manual_seed(number)
-    random.seed(number)
-    np.random.seed(number & 0xFFFF_FFFF)
+    seed_everything(int.from_bytes(digest, "big") >> 1)

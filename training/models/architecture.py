@@ -9,17 +9,25 @@ from training.encoding import Encoding, ImageEncoding
 from training.task import load_callable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Architecture:
     """`name` is a built-in model, one of a library (`torchvision/NAME`, `timm/NAME`, `transformers/FOLDER_OR_NAME`) or
     the user's own `module:callable`; `params` are its JSON keyword arguments.
+
+    `sizes` are of pruned layers: by a layer's name in the module, the channels or features that it reads and makes.
     """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for layer, size in self.sizes.items():
+            if len(size) != 2 or not all(isinstance(width, int) and width > 0 for width in size):
+                raise ValueError(f"size {size} of layer {layer!r}: it is two numbers above 0, of what is read and made")
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def build(architecture: Architecture, encoding: Encoding) -> "nn.Module":
 
     The module takes uint8 pixels (or int64 tokens) itself, so that scaling is part of its graph.
     Nothing is downloaded, but for the configuration of a transformers model that is given by its name on the hub.
-    Raises ValueError on an unknown name or parameter, and where the module cannot read what the Encoding makes.
+    Raises ValueError on an unknown name, parameter or layer, and where the module cannot read what the Encoding makes.
     """
     architecture = self_contained(architecture)
     factory, params = _bound(architecture)
@@ -57,6 +65,10 @@ def build(architecture: Architecture, encoding: Encoding) -> "nn.Module":
         module: nn.Module = factory(encoding, **params)
     except TypeError as error:
         raise ValueError(f"model {architecture.name!r} with parameters {dict(architecture.params)}: {error}") from error
+    if architecture.sizes:
+        from training.models.sizes import resize
+
+        resize(module, architecture.sizes)
     _try(module, architecture.name, encoding)
     return module
 
@@ -88,7 +100,7 @@ def self_contained(architecture: Architecture) -> Architecture:
 
     changes = {key: value for key, value in architecture.params.items() if key != "pretrained"}
     origin = name if architecture.params.get("pretrained") else None
-    return Architecture(CONFIGURED, {"config": read_config(name, changes), "pretrained": origin})
+    return Architecture(CONFIGURED, {"config": read_config(name, changes), "pretrained": origin}, architecture.sizes)
 
 
 def _bound(architecture: Architecture) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -125,14 +137,20 @@ def _factory(name: str) -> _Factory:
     raise ValueError(f"model {name!r} is not one of {', '.join(BUILT_IN)}, {libraries} nor a module:callable")
 
 
+def example_row(encoding: Encoding) -> "Tensor":
+    """A row such as `encoding` makes, as a batch of one: black pixels, or a text of one token over and over."""
+    import torch
+
+    if isinstance(encoding, ImageEncoding):
+        return torch.zeros(1, encoding.channels, encoding.height, encoding.width, dtype=torch.uint8)
+    return torch.full((1, encoding.max_tokens), 1 if encoding.pad_id == 0 else 0)
+
+
 def _try(module: "nn.Module", name: str, encoding: Encoding) -> None:
     """Let one row through `module`; raises ValueError where it cannot read it or answers other than logits."""
     import torch
 
-    if isinstance(encoding, ImageEncoding):
-        row = torch.zeros(1, encoding.channels, encoding.height, encoding.width, dtype=torch.uint8)
-    else:
-        row = torch.full((1, encoding.max_tokens), 1 if encoding.pad_id == 0 else 0)
+    row = example_row(encoding)
     training = module.training
     try:
         with torch.no_grad():

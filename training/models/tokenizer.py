@@ -10,12 +10,16 @@ The Artifact then holds the tokenizer, so that the server encodes as the model w
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TOKENIZER_FILE = "tokenizer.json"
 # A model that was never padded (GPT-2) is padded with the token that ends a text.
 _PADDING = ("pad_token", "eos_token")
+# Where these are named, as tokens; and for models whose tokenizer leaves them to the library, as ids.
+_TOKENS_FILE, _IDS_FILE = "tokenizer_config.json", "config.json"
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,29 @@ def read_tokenizer(name: str) -> ModelTokenizer:
         tokenizer = Tokenizer.from_str(content.decode())
     except Exception as error:  # tokenizers raises bare Exceptions
         raise ValueError(f"{path} cannot be read as a tokenizer: {error}") from error
-    about = _find(name, "tokenizer_config.json")
-    special = json.loads(about.read_bytes()) if about else {}
+    pad_id = _pad_id(tokenizer, _read(name, _TOKENS_FILE), _read(name, _IDS_FILE))
+    if pad_id is None:
+        raise ValueError(
+            f"the tokenizer of {name!r} names no {' nor '.join(_PADDING)} in {_TOKENS_FILE}, nor the model its id in "
+            f"{_IDS_FILE}: name a token there to pad with"
+        )
+    return ModelTokenizer(content, pad_id, tokenizer.get_vocab_size())
+
+
+def _pad_id(tokenizer: Any, tokens: Mapping[str, Any], ids: Mapping[str, Any]) -> int | None:
     for role in _PADDING:
-        token = special.get(role)
+        token = tokens.get(role)
         token = token["content"] if isinstance(token, dict) else token
-        pad_id = tokenizer.token_to_id(token) if token else None
-        if pad_id is not None:
-            return ModelTokenizer(content, pad_id, tokenizer.get_vocab_size())
-    raise ValueError(f"the tokenizer of {name!r} names no {' nor '.join(_PADDING)} in tokenizer_config.json")
+        for number in (tokenizer.token_to_id(token) if token else None, ids.get(f"{role}_id")):
+            if isinstance(number, int) and 0 <= number < tokenizer.get_vocab_size():
+                return number
+    return None
+
+
+def _read(name: str, file: str) -> dict[str, Any]:
+    path = _find(name, file)
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path else {}
+    return found
 
 
 def _find(name: str, file: str) -> Path | None:

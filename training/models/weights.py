@@ -41,9 +41,32 @@ class WeightsReport:
             ("of another shape, left as they were", self.reshaped),
         ):
             if names:
-                more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-                lines.append(f"  {len(names)} {what}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+                lines.append(f"  {len(names)} {what}: {_named(names)}")
         return "\n".join(lines)
+
+
+def load_all_weights(module: nn.Module, path: Path) -> WeightsReport:
+    """As `load_weights`; raises ValueError, naming what is amiss, unless every weight of `module` is in the file, every
+    weight of the file in `module`, and all of them are finite.
+
+    Counters that only a training reads may be missing: PyTorch has them since 0.4.1.
+    """
+    report = load_weights(module, path)
+    missing = tuple(name for name in report.missing if name.rpartition(".")[2] != "num_batches_tracked")
+    infinite = tuple(name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all())
+    faults = [
+        f"{what} {_named(names)}"
+        for what, names in (
+            ("not in the file:", missing),
+            ("not in the model:", report.unexpected),
+            ("of another shape:", report.reshaped),
+            ("not finite:", infinite),
+        )
+        if names
+    ]
+    if faults:
+        raise ValueError(f"{path} does not hold the model's weights, whole and sound: {'; '.join(faults)}")
+    return report
 
 
 def load_weights(module: nn.Module, path: Path) -> WeightsReport:
@@ -133,6 +156,11 @@ def _unwrapped(name: str) -> str:
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
     return name
+
+
+def _named(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _some(names: list[str]) -> str:

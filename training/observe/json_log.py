@@ -32,7 +32,9 @@ class JsonLog(Watcher):
         now = time.monotonic()
         if now - self._stepped_at >= STEP_EVERY_S:
             self._stepped_at = now
-            self._write("step", training, loss=float(training.loss_sum) / max(1, training.rows), **gpu_figures())
+            # The first of a pipeline's stages sees no loss.
+            loss = {"loss": float(training.loss_sum) / training.rows} if training.rows else {}
+            self._write("step", training, **loss, **gpu_figures())
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
         self._write("epoch", training, **asdict(record))

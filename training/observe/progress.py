@@ -16,10 +16,12 @@ class ProgressBar(Watcher):
 
     def __init__(self) -> None:
         self._shown_at = 0.0
+        self._rows = 0  # that all workers read since the bar began
 
     def begin(self, training: Training, clock: StepClock) -> None:
         from tqdm import tqdm
 
+        self._began_at = time.monotonic()
         total = training.recipe.epochs * training.steps_per_epoch
         self._bar = tqdm(
             total=total, initial=_steps_done(training), unit="step", leave=False, disable=not sys.stdout.isatty(),
@@ -28,13 +30,15 @@ class ProgressBar(Watcher):
 
     def step(self, training: Training, batch: Batch) -> None:
         now = time.monotonic()
+        self._rows += batch.rows
         if self._bar.disable or now - self._shown_at < SHOWN_EVERY_S:
             return
         self._shown_at = now
-        loss = float(training.loss_sum) / max(1, training.rows)
-        rate = training.rows * training.worker.world_size / max(training.seconds, 1e-9)
+        rate = self._rows / max(now - self._began_at, 1e-9)
         self._bar.set_description(f"epoch {training.position.epoch}/{training.recipe.epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
+        # The first of a pipeline's stages sees no loss.
+        loss = f"loss {float(training.loss_sum) / training.rows:.4f}, " if training.rows else ""
+        self._bar.set_postfix_str(f"{loss}{rate:,.0f} samples/s", refresh=False)
         self._bar.update(_steps_done(training) - self._bar.n)
 
     def epoch(self, training: Training, record: EpochRecord) -> None:

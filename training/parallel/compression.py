@@ -21,9 +21,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from training.parallel.plan import Plan
 
 Hook = Callable[[Any, GradBucket], torch.futures.Future[Tensor]]
-# DDP makes its buckets anew after the first step, in the order in which gradients came; what is remembered of a bucket
-# makes sense from then on.
-FIRST_STEPS = 2
+# Backward passes that are sent as they are: the one by which buckets settle before the first step, and two steps.
+FIRST_STEPS = 3
 
 
 def make_hook(plan: Plan, group: distributed.ProcessGroup) -> tuple[Any, Hook]:
@@ -54,8 +53,9 @@ class OneBit:
         self._steps = 0
 
     def send(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        before = self._steps
         self._steps += bucket.is_last()
-        if self._steps < FIRST_STEPS:
+        if before < FIRST_STEPS:
             return default_hooks.allreduce_hook(self._group, bucket)
         gradient = bucket.buffer()
         sizes = [part.numel() for part in bucket.gradients()]

@@ -47,6 +47,7 @@ class Plan:
     bucket_mb: float = 25.0  # gradients are sent in buckets of this size, while the backward pass goes on
     overlap: bool = True  # false: all gradients in one bucket, after the backward pass; for comparison
     static_graph: bool = False  # promise that each step uses the same parameters in the same order
+    find_unused_parameters: bool = False  # look each step for those that it did not use, and do not wait for them
     # How gradients are sent: in half the bytes (fp16, bf16), at low rank (Vogels et al. 2019), as signs (one bit).
     compression: Compression = "none"
     compression_rank: int = 4  # powersgd alone
@@ -59,6 +60,8 @@ class Plan:
         for name in ("bucket_mb", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.static_graph and self.find_unused_parameters:
+            raise ValueError("static_graph and find_unused_parameters contradict each other: leave out one of the two")
         if self.replicas > 1 and self.kind != "sharded":
             raise ValueError(f"replicas is {self.replicas}, which is for kind 'sharded': with 'data' all are replicas")
         if self.kind != "data" or self.tensor > 1 or self.pipeline > 1:
@@ -89,7 +92,7 @@ class Plan:
 
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Plan)}
-_OF_REPLICAS = ("bucket_mb", "overlap", "static_graph", "compression", "compression_rank")
+_OF_REPLICAS = ("bucket_mb", "overlap", "static_graph", "find_unused_parameters", "compression", "compression_rank")
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +105,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(_option(name), type=float, default=_DEFAULTS[name], metavar="X")
     group.add_argument("--overlap", action=argparse.BooleanOptionalAction, default=_DEFAULTS["overlap"])
     group.add_argument("--static-graph", action="store_true")
+    group.add_argument("--find-unused-parameters", action="store_true")
     group.add_argument("--compression", choices=typing.get_args(Compression), default=_DEFAULTS["compression"])
 
 

@@ -42,6 +42,7 @@ class Replicas(Strategy):
             bucket_cap_mb=plan.bucket_mb if plan.overlap else size_mb + 1,
             gradient_as_bucket_view=True,
             static_graph=plan.static_graph,
+            find_unused_parameters=plan.find_unused_parameters,
         )
         if plan.compression != "none":
             group = distributed.group.WORLD

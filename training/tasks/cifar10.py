@@ -6,7 +6,7 @@ Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
 import numpy as np
 
 from training.data.published import PublishedFile, PublishedSet
-from training.data.readers import cut_official, read_cifar_batch
+from training.data.readers import CalibrationFrom, cut_official, read_cifar_batch
 from training.encoding import ImageEncoding
 from training.task import Source, Split, Task
 
@@ -34,8 +34,9 @@ PUBLISHED = PublishedSet(
 )
 
 
-def load(source: Source, published: PublishedSet = PUBLISHED) -> Task:
+def load(source: Source, published: PublishedSet = PUBLISHED, *, calibration_from: CalibrationFrom = "train") -> Task:
+    """`calibration_from="test"` is for weights from elsewhere that were trained on all of the published train part."""
     batches = {name: read_cifar_batch(content, name) for name, content in published.read(source).items()}
     test = Split(*batches.pop("test_batch"))
     train = Split(*(np.concatenate(parts) for parts in zip(*batches.values(), strict=True)))
-    return Task("cifar10", ENCODING, cut_official(train, test), margin=0.02)
+    return Task("cifar10", ENCODING, cut_official(train, test, calibration_from), margin=0.02)

@@ -4,7 +4,7 @@ Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; the authors' gzipped IDX f
 """
 
 from training.data.published import DataCorruptError, PublishedFile, PublishedSet
-from training.data.readers import cut_official, read_idx_gz
+from training.data.readers import CalibrationFrom, cut_official, read_idx_gz
 from training.encoding import ImageEncoding
 from training.task import Source, Split, Task
 
@@ -45,10 +45,11 @@ PUBLISHED = PublishedSet(
 )
 
 
-def load(source: Source, published: PublishedSet = PUBLISHED) -> Task:
+def load(source: Source, published: PublishedSet = PUBLISHED, *, calibration_from: CalibrationFrom = "train") -> Task:
+    """`calibration_from="test"` is for weights from elsewhere that were trained on all of the published train part."""
     contents = published.read(source)
     train, test = (_read_part(contents, part) for part in ("train", "t10k"))
-    return Task("fashion_mnist", ENCODING, cut_official(train, test), margin=0.02)
+    return Task("fashion_mnist", ENCODING, cut_official(train, test, calibration_from), margin=0.02)
 
 
 def _read_part(contents: dict[str, bytes], part: str) -> Split:

@@ -13,7 +13,7 @@ def join() -> None:
     """The cluster at RAY_ADDRESS, or one started for this sweep. What trials print stays in Ray's own logs."""
     os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")
     # Ray Train's controller, which a trial of several workers starts, looks for reports every 2 s by default.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     from training.cluster import connect
 
     connect()

@@ -44,13 +44,15 @@ def train_alone(
 
     from training.loop.fit import fit
     from training.loop.worker import Worker
-    from training.models.architecture import build
+    from training.models.pretrained import load_pretrained
+    from training.models.untrained import untrained
     from training.tuning.told import Told
 
     torch.set_num_threads(workplace.threads)
-    torch.manual_seed(recipe.seed)
     task = _task(recipe, source)
-    module = build(recipe.architecture, task.encoding)
+    module = untrained(recipe, task.encoding)
+    if state is None:
+        load_pretrained(module, recipe.architecture)
     fit(
         recipe, module, task.encoding, task.splits["train"], task.splits["val"],
         worker=Worker(device="cuda" if workplace.gpus else "cpu"), start=state, watchers=[Told(on_epoch)],

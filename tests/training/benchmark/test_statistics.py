@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.benchmark.statistics import paired_ratio, spread
+from training.benchmark.statistics import mean_difference, paired_ratio, spread
 
 
 def test_a_spread_is_the_median_between_its_quartiles() -> None:
@@ -28,3 +28,12 @@ def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
 def test_one_pair_tells_nothing_of_its_spread() -> None:
     with pytest.raises(ValueError, match="1 and 1 values make no pairs"):
         paired_ratio([1.0], [1.0])
+
+
+def test_the_interval_of_a_difference_is_students() -> None:
+    # 4.303 is the 97.5 % point of t with two degrees of freedom; the standard error is 1 / sqrt(3).
+    found = mean_difference([3.0, 4.0, 5.0], [2.0, 2.0, 2.0])
+    assert (found.mean, found.n) == (2.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+    with pytest.raises(ValueError, match="2 and 1 values make no pairs"):
+        mean_difference([1.0, 2.0], [1.0])

@@ -184,6 +184,22 @@ def test_who_was_overtaken_writes_no_more(store: CheckpointStore) -> None:
     assert _newest(store)["epoch"] == 3
 
 
+def test_who_is_overtaken_while_it_writes_leaves_nothing_behind(
+    store: CheckpointStore, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, write_by = store.begin_attempt(), Folder.write_by
+
+    def overtaken(self: Folder, name: str, write: Any) -> str:
+        if name.endswith(STATE_FILE):
+            store.begin_attempt()
+        return write_by(self, name, write)
+
+    monkeypatch.setattr(Folder, "write_by", overtaken)
+    with pytest.raises(SupersededError):
+        store.save(_state(1), 1, 0, claim, 1)
+    assert _checkpoints(folder) == []
+
+
 def test_who_was_overtaken_does_not_overtake_in_its_turn(store: CheckpointStore) -> None:
     """Ray Train and torchrun start their workers again, whatever these ended with."""
     assert [store.begin_attempt("one").number for _ in range(2)] == [1, 2]

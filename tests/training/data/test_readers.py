@@ -160,3 +160,34 @@ def test_a_train_row_that_the_test_part_holds_is_in_no_other_split() -> None:
     splits = cut_official(train, test)
     assert sorted(np.concatenate([split.labels for split in splits.values()])) == list(range(300))
     assert set(splits["gate"].labels) | set(splits["report"].labels) == set(range(150, 300))
+
+
+def test_what_has_seen_the_train_part_is_calibrated_on_rows_of_the_test_part_by_exact_counts() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (4000, 1, 4, 4), dtype=np.uint8)
+    train, test = Split(images[:2000], np.arange(2000)), Split(images[2000:], np.arange(2000, 4000))
+    splits = cut_official(train, test, "test")
+    counts = {name: len(splits[name]) for name in ("calibration", "gate", "report")}
+    assert counts == {"calibration": 200, "gate": 800, "report": 1000}
+    assert len(splits["train"]) + len(splits["val"]) == 2000
+    assert abs(len(splits["val"]) / 2000 - 0.05) < 0.02
+    held_out = np.concatenate([splits["calibration"].labels, splits["gate"].labels, splits["report"].labels])
+    assert sorted(held_out) == list(range(2000, 4000))
+    assert max(splits["train"].labels.max(), splits["val"].labels.max()) < 2000
+
+
+def test_a_cut_by_counts_depends_on_the_rows_and_not_on_their_order() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (400, 1, 4, 4), dtype=np.uint8)
+    train = Split(images[:200], np.arange(200))
+    orders = (np.arange(200, 400), np.arange(399, 199, -1))
+    one, other = (cut_official(train, Split(images[order], order), "test") for order in orders)
+    for name, split in one.items():
+        assert sorted(split.labels) == sorted(other[name].labels)
+
+
+def test_rows_that_are_alike_fall_into_one_split_though_it_is_cut_by_counts() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (200, 1, 4, 4), dtype=np.uint8)
+    images[60:160] = images[60]  # 40 of them in train, 60 in test
+    splits = cut_official(Split(images[:100], np.arange(100)), Split(images[100:], np.arange(100, 200)), "test")
+    of_copies = [name for name, split in splits.items() if set(split.labels) & set(range(60, 160))]
+    assert len(of_copies) == 1
+    assert of_copies[0] in ("calibration", "gate", "report")

@@ -9,8 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from mlflow import MlflowClient
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from tests.toys import image_recipe
 from tests.training.s3_server import make_bucket
@@ -118,9 +117,9 @@ def test_an_epoch_is_told_once_whatever_befell_the_training(registry: Registry, 
 class _Halved:
     """Makes a loss that a job carries to its workers."""
 
-    def __call__(self) -> Loss:
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
         def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, labels) / 2
+            return usual(inputs, logits, labels) / 2
 
         return loss
 
@@ -131,6 +130,40 @@ def test_a_job_carries_its_loss(here: Compute) -> None:
     job = pickle.loads(pickle.dumps(_job("halved", recipe=recipe, make_loss=_Halved())))
     # The same gradients up to a factor: AdamW's steps are the same, and the loss that is told is half.
     assert run_training(job, here).records[0].train_loss == pytest.approx(plain.records[0].train_loss / 2, rel=0.05)
+
+
+class Beside(nn.Module):
+    """A module beside a parameter that its loss alone needs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.doubt = inner, nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.inner(inputs)
+        return logits
+
+
+class _Doubting:
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return Beside(module)
+
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
+        assert isinstance(module, Beside)
+        doubt = module.doubt
+        return lambda inputs, logits, labels: usual(inputs, logits, labels) * torch.exp(-doubt) + doubt
+
+
+def test_what_is_wrapped_around_a_module_is_trained_kept_and_resumed_with_it(here: Compute) -> None:
+    doubting = _Doubting()
+    job = pickle.loads(pickle.dumps(_job("whole", wrap=doubting.wrap, make_loss=doubting)))
+    whole = run_training(job, here)
+    assert float(whole.weights["doubt"]) != 0
+    assert all(name == "doubt" or name.startswith("inner.") for name in whole.weights)
+    cut = dataclasses.replace(job, identity="cut", until_epoch=2)
+    run_training(cut, here)
+    resumed = run_training(dataclasses.replace(cut, until_epoch=None), here)
+    assert _same(resumed, whole)
 
 
 def test_a_training_that_breaks_names_its_last_good_checkpoint(here: Compute) -> None:
@@ -145,12 +178,12 @@ class _Breaking:
     def __init__(self, wrong: Callable[[Tensor], Tensor]) -> None:
         self._wrong = wrong
 
-    def __call__(self) -> Loss:
+    def __call__(self, module: nn.Module, usual: Loss) -> Loss:
         calls = []
 
         def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
             calls.append(1)
-            right = functional.cross_entropy(logits, labels)
+            right = usual(inputs, logits, labels)
             return self._wrong(right) if len(calls) == 9 else right
 
         return loss
@@ -233,10 +266,13 @@ class _OvertakenIn(Watcher):
         self._folder, self._clears = folder, clears
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
-        if record.epoch == 2:
-            self._folder.store.begin_attempt()
-            if self._clears:
-                self._folder.clear()
+        if record.epoch != 2:
+            return
+        while (found := self._folder.store.newest()) is None or found.checkpoint.epoch != 3:
+            time.sleep(0.01)  # until this epoch is kept
+        self._folder.store.begin_attempt()
+        if self._clears:
+            self._folder.clear()
 
 
 @pytest.mark.parametrize(("clears", "message"), [(False, "overtaken by attempt 2"), (True, "ended elsewhere")])

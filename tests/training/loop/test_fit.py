@@ -15,10 +15,12 @@ from training.checkpoint.folder import Folder
 from training.checkpoint.store import CheckpointStore
 from training.loop.batches import Batch
 from training.loop.fit import fit, validate
+from training.loop.step import Stepper
 from training.loop.training import EpochRecord, Position, Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.architecture import Architecture, build
+from training.models.untrained import untrained
 from training.parallel.strategy import Strategy
 from training.recipe import Augmentation, Optimizer, Recipe, Schedule
 from training.task import Source, Split, Task
@@ -151,6 +153,84 @@ def test_a_training_resumed_at_any_step_ends_as_the_uninterrupted_one(toy: Task,
     for one, other in zip(resumed.records, undisturbed.records, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
         assert one.val_loss == other.val_loss
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "muon": {"optimizer": Optimizer("muon", lr=0.02)},
+    "one cycle": {"schedule": Schedule("one_cycle"), "optimizer": Optimizer("sgd", lr=0.05)},
+    "plateau": {"schedule": Schedule("plateau", patience=0)},
+    "fp16": {"precision": "fp16"},
+    "mixed rows": {"augmentation": Augmentation(mixup=0.4, cutmix=0.5, erase=0.5)},
+    "drawn classes": {"class_balance": "sampling", "focal_gamma": 2.0},
+    "weighed classes": {"class_balance": "weights", "deterministic": True},
+    "micro-batches": {"micro_batch": 7, "ema_decay": 0.8},
+    "recomputed": {"recompute_activations": True, "early_stopping": 3},
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_whatever_a_recipe_chooses_is_the_same_after_a_resume_in_the_middle_of_an_epoch(toy: Task, choice: str) -> None:
+    convnet = Architecture("convnet", {"widths": [8, 8], "dropout": 0.3})
+    recipe = dataclasses.replace(image_recipe(), architecture=convnet, **CHOICES[choice])
+    whole, rest = _Recorder(steps=[9]), _Recorder()
+    undisturbed = _train(recipe, toy, whole, module=untrained(recipe, toy.encoding))
+    other = untrained(dataclasses.replace(recipe, seed=99), toy.encoding)
+    resumed = _train(recipe, toy, rest, module=other, start=whole.steps[9])
+    assert _same(rest.states[-1]["model"], whole.states[-1]["model"])
+    assert _same(resumed.best.weights, undisturbed.best.weights)
+    assert rest.read == whole.read[9:]
+    assert [one.learning_rate for one in resumed.records] == [one.learning_rate for one in undisturbed.records]
+
+
+def test_a_deterministic_training_asks_torch_for_it_and_no_longer(toy: Task) -> None:
+    class Asks(Watcher):
+        def step(self, training: Training, batch: Batch) -> None:
+            asked.append(torch.are_deterministic_algorithms_enabled())
+
+    asked: list[bool] = []
+    recipe = dataclasses.replace(image_recipe(), epochs=1)
+    train, val = toy.splits["train"], toy.splits["val"]
+    for deterministic in (True, False):
+        chosen = dataclasses.replace(recipe, deterministic=deterministic)
+        fit(chosen, _module(recipe, toy), toy.encoding, train, val, watchers=[Asks()])
+    assert asked == [True] * 6 + [False] * 6
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_as_it_does_without(toy: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled as far as the graph: what a backend makes of it is the backend's."""
+    compiled = []
+    compile_model = torch.compile
+
+    def without_a_compiler(model: nn.Module) -> Any:
+        compiled.append(model)
+        return compile_model(model, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", without_a_compiler)
+    recipe = dataclasses.replace(image_recipe(), epochs=1)
+    plain, _, _ = _fit(recipe, toy)
+    weights, _, _ = _fit(dataclasses.replace(recipe, compile=True), toy)
+    assert len(compiled) == 1
+    assert weights.keys() == plain.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_validation_takes_no_more_rows_at_once_than_training(toy: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    answer = Strategy.logits
+
+    def logits(self: Strategy, module: nn.Module, inputs: Tensor) -> Tensor:
+        seen.append(len(inputs))
+        return answer(self, module, inputs)
+
+    monkeypatch.setattr(Strategy, "logits", logits)
+    recipe = dataclasses.replace(image_recipe(), architecture=DENSE)
+    whole, few = (_fit(dataclasses.replace(recipe, micro_batch=rows), toy)[1] for rows in (0, 4))
+    assert max(seen[-len(toy.splits["val"]) // 4 :]) == 4
+    assert few[0].val_loss == pytest.approx(whole[0].val_loss, rel=1e-4)
+    assert few[-1].val_accuracy == pytest.approx(whole[-1].val_accuracy, abs=0.03)
 
 
 def test_a_training_stops_between_two_steps_when_it_is_asked_to(toy: Task) -> None:
@@ -372,6 +452,32 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(toy: Task, bad: flo
 
     with pytest.raises(TrainingError, match=r"not finite at epoch 2, step 2: lower optimizer\.lr \(now 0\.01\)"):
         _fit(image_recipe(), toy, loss=loss)
+
+
+@pytest.mark.parametrize("looked_at", ["the end of the epoch", "a step"])
+def test_a_gradient_that_is_looked_at_later_is_still_named_by_its_own_step(
+    toy: Task, monkeypatch: pytest.MonkeyPatch, looked_at: str
+) -> None:
+    """As on a GPU, which is not waited for after every step, and by who keeps the state between two steps."""
+
+    def count(stepper: Stepper, norm: Tensor) -> None:
+        stepper._skipped = torch.where(torch.isfinite(norm), 0, stepper._skipped + 1)
+
+    class Looks(Watcher):
+        def step(self, training: Training, batch: Batch) -> None:
+            if looked_at == "a step" and training.position.step == 5:
+                training.require_finite()
+
+    calls = []
+
+    def loss(inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        return functional.cross_entropy(logits, labels) * (float("nan") if len(calls) == 9 else 1.0)
+
+    monkeypatch.setattr(Stepper, "_count_skipped", count)
+    module, train, val = _module(image_recipe(), toy), toy.splits["train"], toy.splits["val"]
+    with pytest.raises(TrainingError, match=r"not finite at epoch 2, step 2: "):
+        fit(image_recipe(), module, toy.encoding, train, val, loss=loss, watchers=[Looks()])
 
 
 def test_fewer_rows_than_a_batch_are_trained_on(toy: Task) -> None:

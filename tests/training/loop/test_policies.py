@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from tests.toys import IMAGES
 from training.loop.augment import preparation
+from training.loop.policies import Policy
 from training.recipe import Augmentation
 
 # torchvision takes two seconds to import.
@@ -32,6 +35,39 @@ def test_an_image_is_changed_by_seed_epoch_and_row_alone(augmentation: Augmentat
     assert not torch.equal(prepare(images, 2, ids), whole)
     changed = (whole != images).flatten(1).any(dim=1)
     assert changed.float().mean() > 0.5
+
+
+@pytest.mark.parametrize("augmentation", POLICIES)
+def test_threads_that_draw_meanwhile_change_nothing(augmentation: Augmentation) -> None:
+    """As dropout in the training thread and other loading threads do."""
+    images, ids = _photos(3).repeat(4, 1, 1, 1), np.arange(96)
+    prepare = preparation(IMAGES, augmentation, seed=0)
+    expected = prepare(images, 1, ids)
+    with ThreadPoolExecutor(2) as threads:
+        loading = [threads.submit(prepare, images, 1, ids) for _ in range(6)]
+        while not all(one.done() for one in loading):
+            torch.rand(8)
+    assert all(torch.equal(one.result(), expected) for one in loading)
+
+
+def test_every_operation_of_torchvision_comes_up_with_both_signs() -> None:
+    policy = Policy("trivial_augment")
+    seen: dict[str, set[float]] = {}
+
+    def note(image: torch.Tensor, name: str, magnitude: float, **rest: object) -> torch.Tensor:
+        seen.setdefault(name, set()).add(magnitude)
+        return image
+
+    policy._change._apply_image_or_video_transform = note
+    images = torch.zeros(4000, 1, 2, 2, dtype=torch.uint8)
+    policy(images, np.random.default_rng(0).random((4000, policy.draws), dtype=np.float32))
+    space = policy._change._AUGMENTATION_SPACE
+    assert seen.keys() == space.keys()
+    for name, (magnitudes, is_signed) in space.items():
+        steps = magnitudes(31, 2, 2)
+        wanted = {0.0} if steps is None else {float(step) for step in steps}
+        assert {abs(magnitude) for magnitude in seen[name]} == wanted, name
+        assert (min(seen[name]) < 0) == is_signed, name
 
 
 @pytest.mark.parametrize("augmentation", POLICIES)

@@ -58,6 +58,32 @@ def test_a_check_passes_what_can_be_built_and_builds_nothing(architecture: Archi
     check(architecture)
 
 
+def test_pruned_layers_get_their_sizes() -> None:
+    sizes = {"1.0": (1, 5), "1.1": (5, 5), "2.0": (5, 8)}
+    module = build(Architecture("convnet", {"widths": [8], "blocks": 2}, sizes), IMAGES)
+    assert module(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape == (2, 3)
+    assert module.get_parameter("1.0.weight").shape[0] == 5
+    assert module.get_parameter("2.0.weight").shape[:2] == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"1.0": (1, 5)}, "model 'convnet' cannot read what its task makes"),  # its BatchNorm kept its own
+        ({"conv1": (1, 5)}, r"size \(1, 5\) of layer 'conv1': there is no such layer"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_model_are_refused(sizes: dict[str, tuple[int, int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(Architecture("convnet", {"widths": [8]}, sizes), IMAGES)
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, -1), (4,), (4, 4, 4), (4, 1.5), ("4", 4)])
+def test_a_size_is_two_numbers_above_zero(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"of layer 'conv1': it is two numbers above 0"):
+        Architecture("convnet", {}, {"conv1": size})
+
+
 @pytest.mark.parametrize("params", [{"widths": 8}, {"widths": ["a"]}])
 def test_parameters_of_the_wrong_type_are_refused(params: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"model 'convnet' with parameters"):

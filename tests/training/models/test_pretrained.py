@@ -36,6 +36,16 @@ def test_building_a_model_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     build(Architecture("timm/resnet10t", {"pretrained": True}), IMAGE)
 
 
+def test_a_pruned_network_downloads_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a download")
+
+    monkeypatch.setattr(imagenet.Torchvision, "weights", refuse)
+    sizes = {"network.layer1.0.conv1": (64, 8), "network.layer1.0.bn1": (8, 8), "network.layer1.0.conv2": (8, 64)}
+    pruned = Architecture("torchvision/resnet18", {"pretrained": True}, sizes)
+    assert load_pretrained(build(pruned, IMAGE), pruned) is None
+
+
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet10t"])
 def test_weights_that_cannot_be_downloaded_are_told_so(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

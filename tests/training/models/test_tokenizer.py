@@ -46,6 +46,25 @@ def test_a_model_without_padding_is_padded_with_what_ends_a_text(
     assert read_tokenizer(str(_save(tmp_path, about))).pad_id == pad_id
 
 
+@pytest.mark.parametrize(
+    ("config", "pad_id"),
+    [
+        ({"pad_token_id": 2, "eos_token_id": 5}, 2),
+        ({"eos_token_id": 5}, 5),
+        ({"pad_token_id": None, "eos_token_id": 5}, 5),
+        ({"pad_token_id": -1, "eos_token_id": 5}, 5),
+        ({"pad_token_id": 99, "eos_token_id": 5}, 5),
+    ],
+)
+def test_a_tokenizer_that_leaves_its_padding_to_the_library_is_padded_as_the_model_says(
+    tmp_path: Path, config: dict[str, Any], pad_id: int
+) -> None:
+    """As those of BERT and GPT-2 on the hub do."""
+    _save(tmp_path, {"model_max_length": 1024})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_tokenizer(str(tmp_path)).pad_id == pad_id
+
+
 @pytest.mark.parametrize("about", [None, {}, {"pad_token": "absent"}])
 def test_a_tokenizer_with_nothing_to_pad_with_is_refused(tmp_path: Path, about: dict[str, Any] | None) -> None:
     with pytest.raises(ValueError, match="names no pad_token nor eos_token"):

@@ -13,7 +13,7 @@ from training.artifact import ArtifactError
 from training.encoding import ImageEncoding
 from training.models.architecture import Architecture, build
 from training.models.torchvision_door import models
-from training.models.weights import load_weights, read_weights
+from training.models.weights import load_all_weights, load_weights, read_weights
 from training.task import Source
 
 NET = Architecture("resnet", {"widths": [4, 8]})
@@ -138,6 +138,28 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     ):
         load_weights(module, _write(tmp_path / "w.pt", content))
     assert _same(module, before)
+
+
+def test_a_whole_file_is_loaded_though_it_lacks_counters(tmp_path: Path) -> None:
+    trained, module = _module(1), _module(2)
+    content = {name: tensor for name, tensor in trained.state_dict().items() if "num_batches_tracked" not in name}
+    report = load_all_weights(module, _write(tmp_path / "w.pt", content))
+    assert set(report.loaded) == set(content)
+    assert all(torch.equal(tensor, module.state_dict()[name]) for name, tensor in content.items())
+
+
+def test_a_file_that_is_not_whole_or_not_sound_is_refused_by_name(tmp_path: Path) -> None:
+    content = dict(_module(1).state_dict())
+    name = next(name for name, tensor in content.items() if tensor.ndim == 4)
+    for change, message in (
+        ({name: None}, f"not in the file: {name}"),
+        ({"head": torch.ones(1)}, "not in the model: head"),
+        ({name: torch.ones(3)}, rf"of another shape: {name} \(\[3\], not"),
+        ({name: torch.full_like(content[name], float("inf"))}, f"not finite: {name}"),
+    ):
+        changed = {key: value for key, value in {**content, **change}.items() if value is not None}
+        with pytest.raises(ValueError, match=message):
+            load_all_weights(_module(2), _write(tmp_path / "w.pt", changed))
 
 
 class _Opens:

@@ -33,14 +33,14 @@ def _train(*watchers: Watcher, slow_loss_s: float = 0.0) -> None:
 
 def test_time_is_counted_where_it_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing()
-    _train(timing, slow_loss_s=0.02)
+    _train(timing, slow_loss_s=0.1)
     assert timing.breakdown.share("forward") > 0.5
-    assert timing.breakdown.seconds["forward"] >= 18 * 0.02
+    assert timing.breakdown.seconds["forward"] >= 18 * 0.1
 
     from training.loop.batches import Batches
 
     read = Batches._read
-    monkeypatch.setattr(Batches, "_read", lambda *arguments: (time.sleep(0.03), read(*arguments))[1])
+    monkeypatch.setattr(Batches, "_read", lambda *arguments: (time.sleep(0.1), read(*arguments))[1])
     timing = Timing()
     _train(timing)
     assert timing.breakdown.verdict().startswith("data-bound")
@@ -49,7 +49,7 @@ def test_time_is_counted_where_it_is_spent(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_watchers_own_time_is_that_of_keeping() -> None:
     class Slow(Watcher):
         def step(self, *arguments: object) -> None:
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     timing = Timing()
     _train(timing, Slow())
@@ -73,6 +73,17 @@ def test_tensorboard_finds_the_figures_of_each_epoch(tmp_path: Path) -> None:
     content = events.read_bytes()
     for name in (b"loss/train", b"accuracy/val", b"time/forward_share"):
         assert content.count(name) == 3
+
+
+def test_what_is_kept_at_an_epochs_end_takes_time_too() -> None:
+    class Slow(Watcher):
+        def epoch(self, *arguments: object) -> None:
+            time.sleep(0.5)
+
+    timing = Timing()
+    _train(timing, Slow())
+    assert timing.breakdown.seconds["checkpoint"] >= 3 * 0.5
+    assert timing.breakdown.verdict().startswith("checkpoint-bound")
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.training.parallel.crew import Crew
 from tests.training.parallel.test_strategies import close
 from tests.training.parallel.trainings import DENSE, train
+from training.loop.worker import Worker
 from training.parallel.compression import OneBit, pack_signs, signs_by, unpack_signs
 from training.parallel.plan import Compression, Plan
+from training.parallel.replicas import Replicas
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 1000])
@@ -56,6 +59,32 @@ def test_what_signs_leave_out_has_to_be_made_up_for(crew: Crew) -> None:
     assert exact < 1e-3
     assert with_feedback < 0.05
     assert without > 5 * with_feedback
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compression", ["powersgd", "onebit"])
+def test_two_steps_are_exact_before_anything_is_left_out(crew: Crew, compression: Compression) -> None:
+    exact = crew.run(2, _gradients, Plan())[0]
+    compressed = crew.run(2, _gradients, Plan(compression=compression, compression_rank=1))[0]
+    same = [found == expected for found, expected in zip(compressed, exact, strict=True)]
+    assert same == [True, True, False, False]
+
+
+def _gradients(rank: int, world_size: int, plan: Plan) -> list[Any]:
+    """What four backward passes of the same rows leave in the first of two layers, in two buckets."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 3))
+    worker = Worker(rank, world_size)
+    strategy = Replicas(DENSE, worker, dataclasses.replace(plan, bucket_mb=0.001))
+    strategy.wrap(module)
+    torch.manual_seed(rank)
+    inputs = torch.randn(16, 8)
+    found = []
+    for _ in range(4):
+        module.zero_grad()
+        strategy.model(inputs).square().mean().backward()
+        found.append(module[0].weight.grad.tolist())
+    return found
 
 
 def _distance_to_the_minimum(rank: int, world_size: int, feedback: bool | None) -> float:

@@ -51,6 +51,7 @@ def test_a_known_model_is_taken_apart(make: Any, inputs: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "plan"), [(TRANSFORMER, Plan(pipeline=2)), (VIT, Plan(tensor=2))])
+@pytest.mark.parametrize("recipe", [TRANSFORMER, VIT])
+@pytest.mark.parametrize("plan", [Plan(pipeline=2), Plan(tensor=2), Plan("sharded")])
 def test_a_known_model_trains_as_one_process_trains_it(crew: Crew, recipe: Recipe, plan: Plan) -> None:
     agrees(crew.run(2, train, recipe, plan)[0], train(0, 1, recipe, Plan()))

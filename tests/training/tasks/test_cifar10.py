@@ -99,3 +99,15 @@ def test_channels_are_red_green_blue(task: Task) -> None:
     for label in ("airplane", "ship"):
         red, green, blue = train.inputs[train.labels == ENCODING.labels.index(label)].mean(axis=(0, 2, 3))
         assert blue > green > red
+
+
+def test_weights_that_saw_all_of_train_are_judged_by_parts_of_test(real_data: Path) -> None:
+    task = load_task("cifar10", Source(real_data), {"calibration_from": "test"})
+    counts = {name: len(task.splits[name]) for name in ("calibration", "gate", "report")}
+    assert counts == {"calibration": 1000, "gate": 4000, "report": 5000}
+    assert len(task.splits["train"]) + len(task.splits["val"]) == 50_000
+
+
+def test_another_place_to_calibrate_from_is_refused(real_data: Path) -> None:
+    with pytest.raises(ValueError, match="parameter calibration_from is 'val': Input should be 'train' or 'test'"):
+        load_task("cifar10", Source(real_data), {"calibration_from": "val"})
