@@ -84,8 +84,8 @@ class Runs:
             *(sys.executable, "-m", *launcher, "training.benchmark.trainee", str(out)),
             *(f"--epochs={EPOCHS}", *how, *options),
         ]
-        log = (out / "log").open("a")
-        return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, text=True)
+        with (out / "log").open("a") as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, text=True)
 
     def finish(self, name: str, *options: str, torchrun: bool = False) -> None:
         self.wait_for_end(name, self.start(name, *options, torchrun=torchrun))
@@ -122,6 +122,8 @@ class Runs:
             ours, theirs = (load_file(self.folder / one / "weights.safetensors") for one in (name, undisturbed))
             identical = ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
         recoveries = json.loads((out / "recoveries.json").read_text())
+        if not recoveries:
+            raise RuntimeError(f"{scenario}: {name} was not disturbed, it went through in one go")
         return Outcome(
             scenario, identical, once,
             [one["steps_redone"] for one in recoveries],

@@ -2,7 +2,8 @@
 
 `python -m training.benchmark.trainee OUT --how here|ray ...` (or under torchrun) trains the digits and writes into OUT
 the weights, the epochs' records and the recoveries. With `--kill RANK:STEP,RANK:STEP,...` the n-th start of the
-training is ended by SIGKILL of that worker in the middle of that step, counted from where it started.
+training is ended by SIGKILL of that worker in the middle of that step, counted from where it started, or of a later one
+where there are not `--kill-after` whole checkpoints before.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.checkpoint.store import MANIFEST_FILE
 from training.launch.here import is_first
 from training.launch.job import Compute, Observation, Trained, TrainJob
 from training.launch.run import run_training
@@ -31,13 +33,16 @@ ROWS_A_STEP = 50
 
 @dataclasses.dataclass(frozen=True)
 class Killed:
-    """Makes the usual loss; the n-th start is killed by `kills[n]`, (rank, step). `fallen` remembers how many were.
+    """Makes the usual loss; the n-th start is killed by `kills[n]`, (rank, step), or later, once `after` checkpoints
+    below `storage` are whole. `fallen` remembers how many were.
 
     Each step takes `pause_s` more, so that a signal from outside meets it in the middle.
     """
 
     fallen: Path
+    storage: Path
     kills: tuple[tuple[int, int], ...] = ()
+    after: int = 1
     pause_s: float = 0.0
 
     def __call__(self, module: nn.Module, usual: Loss) -> Loss:
@@ -51,12 +56,15 @@ class Killed:
             nonlocal steps
             steps += 1
             time.sleep(self.pause_s)
-            if kill == (rank, steps):
+            if kill and rank == kill[0] and steps >= kill[1] and self._whole() >= self.after:
                 (self.fallen / str(starts)).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return usual(inputs, logits, labels)
 
         return loss
+
+    def _whole(self) -> int:
+        return len(list(self.storage.glob(f"*/checkpoints/*/{MANIFEST_FILE}")))
 
 
 def recipe(epochs: int) -> Recipe:
@@ -89,12 +97,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--run-id", default="")
     parser.add_argument("--kill", default="")
+    parser.add_argument("--kill-after", type=int, default=1, help="so many whole checkpoints (default 1)")
+    parser.add_argument(
+        "--storage", help="default: OUT/storage; elsewhere no rows are written down, and nothing killed"
+    )
     parser.add_argument("--pause-s", type=float, default=0.0)
     parser.add_argument("--spare-nodes", action="store_true", help="train on nodes with a resource named spare")
     parser.add_argument("--checkpoint-every-s", type=float, default=1e9)
     add_plan_arguments(parser)
     arguments = parser.parse_args()
     out = arguments.out.resolve()
+    storage = out / "storage"
     kills = tuple((int(rank), int(step)) for rank, _, step in (kill.partition(":") for kill in _split(arguments.kill)))
     job = TrainJob(
         recipe(arguments.epochs),
@@ -102,8 +115,8 @@ def main() -> None:
         os.environ.get("MLFLOW_TRACKING_URI", ""),
         arguments.run_id,
         identity="trainee",
-        observation=Observation(samples=True),
-        make_loss=Killed(out / "fallen", kills, arguments.pause_s),
+        observation=Observation(samples=not arguments.storage),
+        make_loss=Killed(out / "fallen", storage, kills, arguments.kill_after, arguments.pause_s),
     )
     compute = Compute(
         workers=arguments.workers,
@@ -112,7 +125,7 @@ def main() -> None:
         resources={"spare": 1.0} if arguments.spare_nodes else {},
         local=arguments.how == "here",
         plan=read_plan(arguments),
-        storage=str(out / "storage"),
+        storage=arguments.storage or str(storage),
         checkpoint_every_s=arguments.checkpoint_every_s,
     )
     trained = run_training(job, compute)
