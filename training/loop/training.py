@@ -34,6 +34,7 @@ class Position:
 @dataclass(frozen=True)
 class EpochRecord:
     epoch: int  # counted from 1
+    # With several workers, and after a resume within the epoch, in part estimated: see `Replicas.totals`.
     train_loss: float
     val_loss: float
     val_accuracy: float

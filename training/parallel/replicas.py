@@ -80,7 +80,9 @@ class Replicas(Strategy):
         return [float(value) for value in sums]
 
     def totals(self, loss_sum: Tensor, rows: int) -> tuple[Tensor, int]:
-        """As if the others' rows were like one's own, so that a state needs no other worker."""
+        """As if the others' rows were like one's own, so that a state needs no other worker: to ask them all, each
+        checkpoint would have to come at the same step of each, and wait for them.
+        """
         return loss_sum * self.worker.world_size, rows * self.worker.world_size
 
 
