@@ -1,20 +1,19 @@
 """Registry and Run: the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
 
 import contextlib
-import http.client
 import os
 import re
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from training.artifact import MANIFEST_FILE, sha256_of
+from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
+from training.reach import require_reachable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 DIGEST_TAG = "tandem.digest"
 IDENTITY_TAG = "tandem.identity"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own
-REACH_TIMEOUT_S = 10.0
 
 
 class RegistryError(ValueError):
@@ -52,7 +50,12 @@ class Registry:
         address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         if not address:
             raise RegistryError("MLFLOW_TRACKING_URI is not set: set it to the address that `make up` prints")
-        _require_reachable(address)
+        try:
+            require_reachable(address)
+        except ConnectionError as error:
+            raise RegistryError(
+                f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
+            ) from error
         _quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -68,19 +71,18 @@ class Registry:
             run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags))
         return Run(self._client, run.info.run_id)
 
-    def resume_run(self, run_id: str) -> "Run | None":
-        """The run of an interrupted training, under way again; None where there is none or it has ended well."""
+    def status(self, run_id: str) -> str | None:
+        """How a run stands, as MLflow spells it (RUNNING, FINISHED, ...); None where there is none, or no longer."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            status = self._client.get_run(run_id).info.status
-        except MlflowException:
-            return None
-        if status == "FINISHED":
-            return None
-        run = Run(self._client, run_id)
-        run.reopen()
-        return run
+        with _asking(f"ask for run {run_id}"):
+            try:
+                run = self._client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+        return str(run.info.status) if run.info.lifecycle_stage == "active" else None
 
     def run(self, run_id: str) -> "Run":
         return Run(self._client, run_id)
@@ -219,7 +221,8 @@ class Registry:
 class Run:
     """One MLflow run: what a training or a build logs while it works; raises RegistryError where that fails.
 
-    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises.
+    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises;
+    where its training goes on elsewhere it is left open, since the other one logs to it.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
@@ -232,6 +235,7 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end()
+        if error is None or isinstance(error, SupersededError):
             return
         # A server that has gone must not hide what went wrong before it.
         with contextlib.suppress(Exception):
@@ -252,6 +256,11 @@ class Run:
         entries: Sequence[Metric] = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
         with _asking(f"log metrics to run {self.run_id}"):
             self._client.log_batch(self.run_id, metrics=entries)
+
+    def steps_of(self, metric: str) -> set[int]:
+        """At which steps `metric` was logged."""
+        with _asking(f"read {metric} of run {self.run_id}"):
+            return {entry.step for entry in self._client.get_metric_history(self.run_id, metric)}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -312,18 +321,3 @@ def _quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
-
-def _require_reachable(address: str) -> None:
-    """MLflow's client retries an absent server for minutes; a short look first gives a clear error at once."""
-    if not address.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
-            return
-    except urllib.error.HTTPError:
-        return  # something answers; whether it is MLflow, the first real call will say
-    except (OSError, http.client.HTTPException) as error:
-        raise RegistryError(
-            f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
-        ) from error

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, cast
 
 from training.filesystem import open_filesystem
@@ -32,6 +33,23 @@ class Folder:
     def write(self, name: str, content: bytes) -> str:
         """`write_by` for content at hand."""
         return self.write_by(name, lambda stream: cast(None, stream.write(content)))
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file that is not there yet; raises FileExistsError where it is.
+
+        Of two that come at the same moment one fails, but for those in an object store: there the later content stays.
+        """
+        if not self.is_local:
+            if name.rpartition("/")[2] in self.names(name.rpartition("/")[0]):
+                raise FileExistsError(f"{self.path(name)} is there")
+            self.write(name, content)
+            return
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def write_by(self, name: str, write: Write) -> str:
         """The file that `write` writes into a stream, there as a whole or not at all; returns its sha256."""

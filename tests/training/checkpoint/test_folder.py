@@ -25,6 +25,13 @@ def test_what_is_written_in_pieces_is_hashed_as_a_whole(folder: Folder) -> None:
     assert folder.read("x") == b"onetwo"
 
 
+def test_what_is_there_is_not_created_again(folder: Folder) -> None:
+    folder.create("a/b", b"one")
+    with pytest.raises(FileExistsError):
+        folder.create("a/b", b"two")
+    assert folder.read("a/b") == b"one"
+
+
 def test_names_are_of_what_lies_there_now(folder: Folder) -> None:
     assert folder.names() == []
     for name in ("b", "a", "c/d"):

@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from training.checkpoint.store import (
     Checkpoint,
     CheckpointError,
     CheckpointStore,
+    Claim,
     SupersededError,
 )
 
@@ -93,8 +96,8 @@ def test_a_write_that_failed_takes_no_place_of_what_is_kept(
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
         patched.setattr("training.checkpoint.folder.Folder.write", lambda self, *a: full(*a))
-        store.save(_state(2), 2, 0, 1, 1)
-    third = store.save(_state(3), 3, 0, 1, 1).name
+        store.save(_state(2), 2, 0, store.begin_attempt(), 1)
+    third = store.save(_state(3), 3, 0, store.begin_attempt(), 1).name
     assert _checkpoints(folder) == [first, third]
 
 
@@ -179,6 +182,50 @@ def test_who_was_overtaken_writes_no_more(store: CheckpointStore) -> None:
     assert _newest(store)["epoch"] == 1
     store.save(_state(3), 3, 0, second, 1)
     assert _newest(store)["epoch"] == 3
+
+
+def test_who_was_overtaken_does_not_overtake_in_its_turn(store: CheckpointStore) -> None:
+    """Ray Train and torchrun start their workers again, whatever these ended with."""
+    assert [store.begin_attempt("one").number for _ in range(2)] == [1, 2]
+    assert store.begin_attempt("other").number == 3
+    with pytest.raises(SupersededError, match=r"attempt 2 .* was overtaken by attempt 3"):
+        store.begin_attempt("one")
+    assert store.begin_attempt("other").number == 4
+    assert store.begin_attempt("third").number == 5
+
+
+def test_starts_at_the_same_moment_have_their_own_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(4)
+    seen = Folder.names
+
+    def names(self: Folder, inside: str = "") -> list[str]:
+        found = seen(self, inside)
+        if not found:
+            together.wait(10)  # all find that nobody has begun
+        return found
+
+    monkeypatch.setattr(Folder, "names", names)
+    store = CheckpointStore(Folder(str(tmp_path)))
+    with ThreadPoolExecutor(4) as threads:
+        claims = list(threads.map(lambda _: store.begin_attempt(), range(4)))
+    assert sorted(claim.number for claim in claims) == [1, 2, 3, 4]
+
+
+def test_of_two_with_one_number_the_later_may_write(store: CheckpointStore, folder: Folder) -> None:
+    """An object store lets both take it."""
+    first = store.begin_attempt("one")
+    folder.write("attempts/000001", b"other")
+    with pytest.raises(SupersededError, match="the same command runs elsewhere"):
+        store.save(_state(1), 1, 0, first, 1)
+    store.save(_state(1), 1, 0, Claim(1, "other"), 1)
+
+
+def test_what_has_ended_elsewhere_is_not_written_again(store: CheckpointStore, folder: Folder) -> None:
+    claim = store.begin_attempt()
+    folder.remove()
+    with pytest.raises(SupersededError, match="ended elsewhere"):
+        store.save(_state(1), 1, 0, claim, 1)
+    assert folder.names() == []
 
 
 class _Evil:
