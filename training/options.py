@@ -50,6 +50,8 @@ def add_training_arguments(parser: Any) -> None:
         "--storage", type=storage_url, default=".tandem/train", help="where checkpoints go: a path, s3://..., gs://..."
     )
     parser.add_argument("--checkpoint-every-s", type=float, default=60.0, help="default 60")
+    parser.add_argument("--checkpoint-every-epochs", type=int, default=1, help="default 1; the end is kept anyhow")
+    parser.add_argument("--keep-last", type=int, default=2, help="so many checkpoints stay (default 2)")
     add_plan_arguments(parser)
     parser.add_argument("--tensorboard", type=absolute_path, metavar="FOLDER", help="write TensorBoard's event files")
     parser.add_argument("--profile", action="store_true", help="trace some steps with torch's profiler")
@@ -78,6 +80,8 @@ def read_compute(arguments: argparse.Namespace) -> Compute:
         plan=read_plan(arguments),
         storage=arguments.storage,
         checkpoint_every_s=arguments.checkpoint_every_s,
+        checkpoint_every_epochs=arguments.checkpoint_every_epochs,
+        keep_last=arguments.keep_last,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ class RegistryError(ValueError):
 class Run:
     """One MLflow run: what a training or a build logs while it works; raises RegistryError where that fails.
 
-    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises.
+    As a context manager it ends as FINISHED, as KILLED when its block was asked to stop, or as FAILED when it raises;
+    where its training goes on elsewhere it is left open, since the other one logs to it.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
@@ -32,6 +34,7 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end()
+        if error is None or isinstance(error, SupersededError):
             return
         # A server that has gone must not hide what went wrong before it.
         with contextlib.suppress(Exception):
@@ -54,6 +57,11 @@ class Run:
         entries: Sequence[Metric] = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
         with asking(f"log metrics to run {self.run_id}"):
             self._client.log_batch(self.run_id, metrics=entries)
+
+    def steps_of(self, metric: str) -> set[int]:
+        """At which steps `metric` was logged."""
+        with asking(f"read {metric} of run {self.run_id}"):
+            return {entry.step for entry in self._client.get_metric_history(self.run_id, metric)}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag

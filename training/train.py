@@ -1,17 +1,22 @@
 """`python -m training.train RECIPE`: train, evaluate, report and register a teacher."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
+import json
+import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from training.artifact import MODEL_FILE, Artifact, write_artifact
+from training.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_artifact
+from training.checkpoint.store import SupersededError
 from training.encoding import output_spec
 from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
-from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.job import GIVES_WAY, Compute, Interrupted, Observation, Trained, TrainJob, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
 from training.lineage import version_tags
@@ -22,10 +27,11 @@ from training.observe.sections import recovery_section, time_section
 from training.options import absolute_path, add_training_arguments, read_compute, read_observation, read_source
 from training.recipe import Recipe, flatten, override
 from training.recipes import load_recipe
-from training.registry import Registry, Version
+from training.registry import Registry, RegistryError, Run, Version
 from training.task import Source, Task, load_task
 
 CANDIDATE = "candidate"
+RECOVERIES_FILE = "recoveries.json"
 EXIT_INTERRUPTED = 143  # what a shell says of a command that SIGTERM ended
 
 
@@ -43,17 +49,14 @@ def train(
     Nothing is registered unless all of it succeeded. A training that was interrupted is gone on with, in the MLflow
     run that it began; it is known by its recipe, its data and the weights of `init_from` that it began with.
     """
+    compute.require_room_for(observation)
     task, job = prepare(recipe, source, registry.tracking_uri, observation, init_from)
     kept = RunFolder(compute.folder(job))
-    run = registry.resume_run(kept.run_id() or "")
-    if run is None:
-        kept.clear()
-        started = {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
-        run = registry.start_run(task.name, f"train {reference}", started)
-        run.log_params(flatten(job.recipe))
-        kept.remember_run(run.run_id)
-    with run:
-        trained = run_training(dataclasses.replace(job, run_id=run.run_id), compute)
+    with _open_run(kept, registry, reference, task, job) as run:
+        with _written_down(kept, run):
+            trained = run_training(dataclasses.replace(job, run_id=run.run_id), compute)
+        run.log_metrics(trained.breakdown.metrics() if trained.breakdown else {})
+        _keep_to_its_share(compute)
         with tempfile.TemporaryDirectory() as scratch:
             artifact = write_torch_artifact(
                 Path(scratch) / "teacher", "teacher", job.recipe, task, trained, parent=None
@@ -65,11 +68,56 @@ def train(
                 "tandem.val_accuracy": f"{accuracy:.4f}"
             }
             version = registry.publish(task.name, artifact.folder, run, tags)
-        run.log_files(kept.files())
-        run.log_metrics(trained.breakdown.metrics() if trained.breakdown else {})
         registry.promote(version.name, version.number, CANDIDATE)
     kept.clear()
     return version
+
+
+def _open_run(kept: RunFolder, registry: Registry, reference: str, task: Task, job: TrainJob) -> Run:
+    """The run that an interrupted training began, under way again, or a new one."""
+    run_id = kept.run_id()
+    status = registry.status(run_id) if run_id else None
+    if run_id and status not in (None, "FINISHED"):
+        run = registry.run(run_id)
+        run.reopen()
+        return run
+    if status == "FINISHED":
+        kept.clear()  # registered; only the clearing was cut off
+    run = registry.start_run(
+        task.name, f"train {reference}", {"tandem.recipe": reference, "tandem.data_hash": task.data_hash}
+    )
+    run.log_params(flatten(job.recipe))
+    kept.remember_run(run.run_id)
+    return run
+
+
+@contextlib.contextmanager
+def _written_down(kept: RunFolder, run: Run) -> Iterator[None]:
+    """Within it a training runs. What was written down of it goes into `run`, also where it fails."""
+
+    def log() -> None:
+        run.log_files(kept.files())
+        befell = [dataclasses.asdict(recovery) for recovery in kept.recoveries()]
+        run.log_text(json.dumps(befell, indent=1), RECOVERIES_FILE)
+
+    try:
+        yield
+    except SupersededError:
+        raise  # the other one writes into the run
+    except BaseException:
+        with contextlib.suppress(OSError, RegistryError):  # what went wrong first is what is told
+            log()
+        raise
+    log()
+
+
+def _keep_to_its_share(compute: Compute) -> None:
+    """The evaluation runs in this process, with what a worker was given; beside replicas it gives way as workers do."""
+    import torch
+
+    torch.set_num_threads(compute.threads)
+    if not compute.local:
+        os.nice(GIVES_WAY)
 
 
 def prepare(
@@ -79,8 +127,16 @@ def prepare(
     check(recipe.architecture)
     recipe = dataclasses.replace(recipe, architecture=self_contained(recipe.architecture))
     task = load_task(recipe.task, source, recipe.task_params)
-    identity = identity_of(recipe, task.data_hash, str(init_from or ""))
+    identity = identity_of(recipe, task.data_hash, _content_of(init_from) if init_from else "")
     return task, TrainJob(recipe, source, tracking_uri, "", identity, init_from=init_from, observation=observation)
+
+
+def _content_of(weights: Path) -> str:
+    """What `weights` hold, wherever they lie: an Artifact's manifest has the hashes of its files."""
+    file = weights / MANIFEST_FILE if weights.is_dir() else weights
+    if not file.is_file():
+        raise ValueError(f"--init-from {weights}: there is neither a file of weights nor an Artifact")
+    return sha256_of(file)
 
 
 def told_of(trained: Trained) -> list[str]:
@@ -131,7 +187,7 @@ def main() -> None:
     except Interrupted as stop:
         print(f"training.train: {stop}", flush=True)
         sys.exit(EXIT_INTERRUPTED)
-    except (ValueError, TrainingError) as error:
+    except (OSError, ValueError, TrainingError) as error:
         sys.exit(f"training.train: {error}")
     print(
         f"registered {version.reference} (alias {CANDIDATE}); "

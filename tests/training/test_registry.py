@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 import threading
@@ -8,11 +9,16 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from tests.tiny import write_tiny
 from training.artifact import MANIFEST_FILE, Artifact, load_artifact
 from training.champion import MOVE_NOTE, Standing, crown, roll_back
-from training.registry import DIGEST_TAG, IDENTITY_TAG, REACH_TIMEOUT_S, Registry, RegistryError, Run
+from training.checkpoint.store import SupersededError
+from training.launch.job import Interrupted
+from training.reach import REACH_TIMEOUT_S
+from training.registry import DIGEST_TAG, IDENTITY_TAG, Registry, RegistryError, Run
 
 pytestmark = pytest.mark.slow
 
@@ -301,6 +307,52 @@ def test_a_run_keeps_what_is_logged_and_how_it_ended(registry: Registry) -> None
     assert registry.run(made.run_id).run_id == made.run_id
 
 
+def test_a_run_stands_as_mlflow_says_and_is_missing_only_where_mlflow_says_so(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = registry.start_run("runs", "one", {})
+    assert registry.status(made.run_id) == "RUNNING"
+    made.end("KILLED")
+    assert registry.status(made.run_id) == "KILLED"
+    made.reopen()
+    assert registry.status(made.run_id) == "RUNNING"
+    _client(registry).delete_run(made.run_id)
+    assert registry.status(made.run_id) is None
+    assert registry.status("0" * 32) is None
+
+    def stumble(self: MlflowClient, run_id: str) -> Any:
+        raise MlflowException("the database is locked", error_code=INTERNAL_ERROR)
+
+    monkeypatch.setattr(MlflowClient, "get_run", stumble)
+    with pytest.raises(RegistryError, match=f"cannot ask for run {made.run_id}: the database is locked"):
+        registry.status(made.run_id)
+
+
+def test_a_run_says_at_which_steps_it_has_a_metric(registry: Registry) -> None:
+    made = registry.start_run("runs", "one", {})
+    assert made.steps_of("val_loss") == set()
+    for step in (1, 3):
+        made.log_metrics({"val_loss": 0.5}, step=step)
+    assert made.steps_of("val_loss") == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (ValueError("x"), "FAILED"),
+        (Interrupted("x"), "KILLED"),
+        (SupersededError("the other one logs to it"), "RUNNING"),
+    ],
+)
+def test_a_run_ends_as_its_block_did(registry: Registry, error: Exception | None, status: str) -> None:
+    run = registry.start_run("runs", "one", {})
+    with contextlib.suppress(Exception), run:
+        if error:
+            raise error
+    assert registry.status(run.run_id) == status
+
+
 def test_an_experiment_is_used_again(registry: Registry) -> None:
     runs = [registry.start_run("shared", str(number), {}).run_id for number in range(2)]
     ids = {_client(registry).get_run(run_id).info.experiment_id for run_id in runs}
@@ -327,7 +379,7 @@ def test_an_absent_server_is_said_at_once() -> None:
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert REACH_TIMEOUT_S < 12
-    monkeypatch.setattr("training.registry.REACH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("training.reach.REACH_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(RegistryError, match="no MLflow server answers"):

@@ -1,29 +1,40 @@
 import contextlib
 import dataclasses
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from tests.toys import image_recipe
 from training import train as train_module
 from training.artifact import load_artifact
+from training.checkpoint.store import SupersededError
 from training.launch.job import Compute, Interrupted, Observation
+from training.launch.run_folder import RunFolder
 from training.loop.training import TrainingError
 from training.module import load_module, predictor
 from training.options import absolute_path
 from training.recipe import Recipe
-from training.registry import Registry, RegistryError, Version
+from training.registry import Registry, RegistryError, Run, Version
 from training.task import Source, load_task
-from training.train import main, train
+from training.train import main, prepare, train
 
 pytestmark = pytest.mark.slow
 
 REFERENCE = "tests.toys:image_recipe"
-HERE = Compute(local=True)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Compute:
+    return Compute(local=True, storage=str(tmp_path_factory.mktemp("storage")))
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +43,8 @@ def registry(mlflow_uri: str) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def version(registry: Registry) -> Version:
-    return train(REFERENCE, image_recipe(), Source(), registry, HERE)
+def version(registry: Registry, here: Compute) -> Version:
+    return train(REFERENCE, image_recipe(), Source(), registry, here)
 
 
 def _client(registry: Registry) -> MlflowClient:
@@ -95,13 +106,13 @@ def test_a_run_holds_parameters_curves_and_report(registry: Registry, version: V
     assert found["robustness"] is None
 
 
-def test_a_diverged_training_registers_nothing(registry: Registry, version: Version) -> None:
+def test_a_diverged_training_registers_nothing(registry: Registry, version: Version, here: Compute) -> None:
     before = _runs(registry)
     wild = dataclasses.replace(
         image_recipe(), optimizer=dataclasses.replace(image_recipe().optimizer, name="sgd", lr=1e30), clip_norm=1e30
     )
     with pytest.raises(TrainingError, match="not finite at epoch 1"):
-        train(REFERENCE, wild, Source(), registry, HERE)
+        train(REFERENCE, wild, Source(), registry, here)
     new = {run_id: status for run_id, status in _runs(registry).items() if run_id not in before}
     assert list(new.values()) == ["FAILED"]
     assert registry.resolve("toy_images@candidate") == version
@@ -110,17 +121,37 @@ def test_a_diverged_training_registers_nothing(registry: Registry, version: Vers
 
 
 def test_a_report_that_fails_registers_nothing(
-    registry: Registry, version: Version, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, version: Version, here: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **more: object) -> str:
         raise OSError("no room for the report")
 
-    before = _runs(registry)
-    monkeypatch.setattr("training.evaluation.closing.make_report", broken)
-    with pytest.raises(OSError, match="no room"):
-        train(REFERENCE, dataclasses.replace(image_recipe(), epochs=1), Source(), registry, HERE)
-    assert [status for run_id, status in _runs(registry).items() if run_id not in before] == ["FAILED"]
+    before, recipe = _runs(registry), dataclasses.replace(image_recipe(), epochs=1)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
+        patched.setattr("training.evaluation.closing.make_report", broken)
+        train(REFERENCE, recipe, Source(), registry, here)
+    ((run_id, status),) = _runs(registry).items() - before.items()
+    assert status == "FAILED"
     assert registry.resolve("toy_images@candidate") == version
+
+    again = train(REFERENCE, recipe, Source(), registry, here)
+    assert again.run_id == run_id
+    assert "it was trained in one go" in registry.read_artifact(run_id, "report.html").decode()
+
+
+def test_a_log_that_cannot_be_kept_registers_nothing(
+    registry: Registry, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Run, paths: object) -> None:
+        raise RegistryError("no room for log.jsonl")
+
+    monkeypatch.setattr(Run, "log_files", refuse)
+    newest = registry.resolve("toy_images@candidate")
+    with pytest.raises(RegistryError, match="no room"):
+        train(REFERENCE, image_recipe(), Source(), registry, Compute(local=True, storage=str(tmp_path)))
+    assert registry.resolve("toy_images@candidate") == newest
+    with pytest.raises(RegistryError):
+        registry.resolve(f"toy_images@{newest.number + 1}")
 
 
 def _run_main(monkeypatch: pytest.MonkeyPatch, registry: Registry, *arguments: str) -> None:
@@ -131,9 +162,10 @@ def _run_main(monkeypatch: pytest.MonkeyPatch, registry: Registry, *arguments: s
 
 
 def test_the_command_says_what_it_registered_and_what_comes_next(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run_main(monkeypatch, registry, REFERENCE, "--local", "--set", "epochs=2", "--set", "optimizer.lr=0.02")
+    settings = ["--set", "epochs=2", "--set", "optimizer.lr=0.02"]
+    _run_main(monkeypatch, registry, REFERENCE, "--local", "--storage", str(tmp_path), *settings)
     version = registry.resolve("toy_images@candidate")
     run = _client(registry).get_run(version.run_id)
     assert (run.data.params["epochs"], run.data.params["optimizer.lr"]) == ("2", "0.02")
@@ -143,22 +175,93 @@ def test_the_command_says_what_it_registered_and_what_comes_next(
     assert "python -m optimization.build toy_images@candidate" in out
 
 
+@contextlib.contextmanager
+def _told_at_once(act: Callable[[], None]) -> Iterator[None]:
+    act()
+    yield
+
+
+def _interrupt(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry, recipe: Recipe, compute: Compute, at: str = "epoch 1, step 1"
+) -> str:
+    """The run of a training that was stopped after its first step."""
+    before = set(_runs(registry))
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match=f"stopped at {at}"):
+        patched.setattr("training.launch.here.on_termination", _told_at_once)
+        train(REFERENCE, recipe, Source(), registry, compute)
+    return next(iter(set(_runs(registry)) - before), "")
+
+
+def test_a_registry_that_stumbles_costs_no_training(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compute, recipe = Compute(local=True, storage=str(tmp_path)), dataclasses.replace(image_recipe(), seed=6)
+    run_id = _interrupt(monkeypatch, registry, recipe, compute)
+
+    def stumble(self: MlflowClient, run_id: str) -> None:
+        raise MlflowException("the database is locked", error_code=INTERNAL_ERROR)
+
+    with monkeypatch.context() as patched, pytest.raises(RegistryError, match="the database is locked"):
+        patched.setattr(MlflowClient, "get_run", stumble)
+        train(REFERENCE, recipe, Source(), registry, compute)
+    assert train(REFERENCE, recipe, Source(), registry, compute).run_id == run_id
+    assert "going on at epoch 1, step 1" in capsys.readouterr().out
+
+
+def test_a_run_that_was_deleted_takes_no_checkpoint_with_it(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compute, recipe = Compute(local=True, storage=str(tmp_path)), dataclasses.replace(image_recipe(), seed=7)
+    run_id = _interrupt(monkeypatch, registry, recipe, compute)
+    _client(registry).delete_run(run_id)
+    assert train(REFERENCE, recipe, Source(), registry, compute).run_id != run_id
+    assert "going on at epoch 1, step 1" in capsys.readouterr().out
+
+
+def test_what_befell_a_training_is_written_down_where_it_fails_too(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, recipe = Compute(local=True, storage=str(tmp_path)), dataclasses.replace(image_recipe(), seed=8)
+    run_id = _interrupt(monkeypatch, registry, recipe, compute)
+    assert {"log.jsonl", "recoveries.json"} <= _artifacts(registry, run_id)
+    assert json.loads(registry.read_artifact(run_id, "recoveries.json")) == []
+
+    (torn,) = tmp_path.glob("*/checkpoints/epoch-*")
+    shutil.copytree(torn, torn.with_name("epoch-00001-step-0000002-attempt-001"))
+    (torn.with_name("epoch-00001-step-0000002-attempt-001") / "state.pt").write_bytes(b"torn")
+    _interrupt(monkeypatch, registry, recipe, compute, at="epoch 1, step 2")
+    (recovery,) = json.loads(registry.read_artifact(run_id, "recoveries.json"))
+    assert (recovery["epoch"], recovery["step"]) == (1, 1)
+    assert list(recovery["rejected"]) == ["epoch-00001-step-0000002-attempt-001"]
+
+    train(REFERENCE, recipe, Source(), registry, compute)
+    page = registry.read_artifact(run_id, "report.html").decode()
+    assert "Passed over" in page
+    assert "epoch-00001-step-0000002-attempt-001/state.pt has sha256" in page
+
+
+def test_a_training_that_runs_elsewhere_leaves_the_run_to_the_other_one(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(*arguments: object) -> None:
+        raise SupersededError("attempt 1 of the training in x was overtaken by attempt 2")
+
+    monkeypatch.setattr(train_module, "run_training", overtaken)
+    before = set(_runs(registry))
+    with pytest.raises(SystemExit) as caught:
+        _run_main(monkeypatch, registry, REFERENCE, "--local", "--storage", str(tmp_path), "--set", "seed=9")
+    assert caught.value.code == "training.train: attempt 1 of the training in x was overtaken by attempt 2"
+    (run_id,) = set(_runs(registry)) - before
+    assert _runs(registry)[run_id] == "RUNNING"
+    assert not _artifacts(registry, run_id)
+
+
 def test_a_training_that_was_interrupted_goes_on_in_its_own_run(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, recipe = _runs(registry), dataclasses.replace(image_recipe(), seed=5)
-    compute = Compute(local=True, storage=str(tmp_path))
-
-    @contextlib.contextmanager
-    def told_at_once(act: Callable[[], None]) -> Iterator[None]:
-        act()
-        yield
-
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped at epoch 1, step 1"):
-        patched.setattr("training.launch.here.on_termination", told_at_once)
-        train(REFERENCE, recipe, Source(), registry, compute)
-    ((run_id, status),) = _runs(registry).items() - before.items()
-    assert status == "KILLED"
+    compute, recipe = Compute(local=True, storage=str(tmp_path)), dataclasses.replace(image_recipe(), seed=5)
+    run_id = _interrupt(monkeypatch, registry, recipe, compute)
+    assert _runs(registry)[run_id] == "KILLED"
 
     version = train(REFERENCE, recipe, Source(), registry, compute)
     assert version.run_id == run_id
@@ -168,7 +271,13 @@ def test_a_training_that_was_interrupted_goes_on_in_its_own_run(
     assert "stopped between two steps, as it was asked to" in page
     assert "Where the time went" in page
     assert not list(tmp_path.iterdir())
+
+    # Registered, and then killed before it was cleared: the next one is a training of its own.
+    _, job = prepare(recipe, Source(), "", Observation(), None)
+    RunFolder(compute.folder(job)).remember_run(run_id)
+    capsys.readouterr()
     assert train(REFERENCE, recipe, Source(), registry, compute).run_id != run_id
+    assert "going on" not in capsys.readouterr().out
 
 
 def test_a_training_may_begin_with_the_weights_of_another(
@@ -181,6 +290,33 @@ def test_a_training_may_begin_with_the_weights_of_another(
     assert "loaded" in capsys.readouterr().out
     history = _client(registry).get_metric_history(begun.run_id, "val_accuracy")
     assert history[0].value > 0.9
+
+
+def test_a_training_is_known_by_what_the_weights_are_that_it_begins_with(tmp_path: Path) -> None:
+    def identity(weights: Path) -> str:
+        return prepare(image_recipe(), Source(), "", Observation(), weights)[1].identity
+
+    for name, content in (("one", b"1"), ("same", b"1"), ("other", b"2")):
+        (tmp_path / name).write_bytes(content)
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    (artifact / "manifest.json").write_bytes(b"{}")
+    known = [identity(tmp_path / name) for name in ("one", "same", "other", "artifact")]
+    assert known[0] == known[1]
+    assert len(set(known)) == 3
+    with pytest.raises(ValueError, match=r"--init-from .*/absent: there is neither a file of weights nor an Artifact"):
+        identity(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("local", "nicer_by"), [(True, []), (False, [10])])
+def test_an_evaluation_takes_no_more_than_a_worker_does(
+    monkeypatch: pytest.MonkeyPatch, local: bool, nicer_by: list[int]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append)
+    train_module._keep_to_its_share(Compute(threads=3, local=local))
+    assert torch.get_num_threads() == 3
+    assert asked == nicer_by
 
 
 @pytest.mark.parametrize(
@@ -211,12 +347,16 @@ def test_paths_that_travel_to_workers_are_absolute(
         observation: Observation, init_from: Path,
     ) -> Version:  # fmt: skip
         seen.update(location=source.location, cache=source.cache_dir, storage=compute.storage)
+        assert (compute.checkpoint_every_epochs, compute.keep_last) == (3, 5)
         seen.update(init_from=init_from, tensorboard=observation.tensorboard)
         return Version("toy_images", 1, "", "", {})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "train", record)
-    _run_main(monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board", "--init-from", "w")
+    _run_main(
+        monkeypatch, registry, REFERENCE, "--data-dir", "data", "--tensorboard", "board", "--init-from", "w",
+        "--checkpoint-every-epochs", "3", "--keep-last", "5",
+    )  # fmt: skip
     state = tmp_path / ".tandem"
     assert seen == {
         "location": str(tmp_path / "data"), "cache": state / "data", "storage": str(state / "train"),

@@ -1,28 +1,31 @@
 """Folder: a place for files, on a disk or in an object store, in which no file is ever seen half-written."""
 
+import contextlib
 import hashlib
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, cast
+
+from training.filesystem import open_filesystem
 
 Write = Callable[[IO[bytes]], None]
 
 
 class Folder:
-    """The folder at `url`: a path, or anything that fsspec knows, such as s3://bucket/prefix."""
+    """The folder at `url`: a path, or an address that `open_filesystem` takes, such as s3://bucket/prefix."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-        from fsspec.implementations.local import LocalFileSystem
+        from pyarrow.fs import LocalFileSystem
 
         self.url = url
-        self._files, root = fsspec.core.url_to_fs(url)
-        self._root = str(root).rstrip("/")
-        self.is_local = isinstance(self._files, LocalFileSystem)
+        self.filesystem, self._root = open_filesystem(url)
+        self.is_local = isinstance(self.filesystem, LocalFileSystem)
 
-    def path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+    def path(self, name: str = "") -> str:
+        """That of the file or folder `name`, or of this folder, within its file system."""
+        return f"{self._root}/{name}" if name else self._root
 
     def inner(self, name: str) -> "Folder":
         return Folder(f"{self.url.rstrip('/')}/{name}")
@@ -31,12 +34,29 @@ class Folder:
         """`write_by` for content at hand."""
         return self.write_by(name, lambda stream: cast(None, stream.write(content)))
 
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file that is not there yet; raises FileExistsError where it is.
+
+        Of two that come at the same moment one fails, but for those in an object store: there the later content stays.
+        """
+        if not self.is_local:
+            if name.rpartition("/")[2] in self.names(name.rpartition("/")[0]):
+                raise FileExistsError(f"{self.path(name)} is there")
+            self.write(name, content)
+            return
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+
     def write_by(self, name: str, write: Write) -> str:
         """The file that `write` writes into a stream, there as a whole or not at all; returns its sha256."""
         path = self.path(name)
         if not self.is_local:
-            # An object appears when it is complete.
-            with self._files.open(path, "wb") as stream:
+            # An object appears when it is closed.
+            with self.filesystem.open_output_stream(path) as stream:
                 hashing = _Hashing(stream)
                 write(cast(IO[bytes], hashing))
             return hashing.hexdigest()
@@ -56,24 +76,28 @@ class Folder:
         return hashing.hexdigest()
 
     def read(self, name: str) -> bytes:
-        """Raises OSError where there is no such file."""
-        return cast(bytes, self._files.cat_file(self.path(name)))
+        """Raises FileNotFoundError where there is no such file, and OSError where it cannot be read."""
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            return cast(bytes, stream.read())
 
     def names(self, inside: str = "") -> list[str]:
         """The sorted names of what lies in the folder, or in the folder `inside` it; none where it is absent."""
-        try:
-            self._files.invalidate_cache()
-            found = self._files.ls(self.path(inside) if inside else self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+        from pyarrow.fs import FileSelector
 
-    def remove(self, name: str) -> None:
-        """Remove a file or a folder with all in it; what is not there needs no removing."""
-        try:
-            self._files.rm(self.path(name), recursive=True)
-        except FileNotFoundError:
-            return
+        found = self.filesystem.get_file_info(FileSelector(self.path(inside), allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+    def remove(self, name: str = "") -> None:
+        """Remove a file, or a folder with all in it; what is not there needs no removing."""
+        from pyarrow.fs import FileType
+
+        path = self.path(name)
+        with contextlib.suppress(FileNotFoundError):
+            kind = self.filesystem.get_file_info(path).type
+            if kind == FileType.Directory:
+                self.filesystem.delete_dir(path)
+            elif kind != FileType.NotFound:
+                self.filesystem.delete_file(path)
 
 
 class _Hashing(io.RawIOBase):

@@ -49,12 +49,16 @@ class Keeper(Watcher):
         if record.epoch % self._every_epochs == 0 or training.finished:
             self._save(training)
 
+    def wants_stop(self) -> bool:
+        """Where the training is another's. All workers stop then, or the others would wait for the first one."""
+        return self._saver is not None and self._saver.overtaken
+
     def end(self, training: Training) -> None:
+        """Raises CheckpointError where what was trained last is not kept, and SupersededError where it is another's."""
         if training.position != self._saved:
             self._save(training)
         if self._saver:
-            self._saver.settle()
-            self._saver.close()
+            self._saver.finish()
 
     def _save(self, training: Training) -> None:
         training.require_finite()

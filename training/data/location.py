@@ -1,24 +1,17 @@
-"""Where a source lies: a path, s3://, gs://, or any address that fsspec knows, behind one file system interface.
-
-Arrow's own file systems read local disks, S3 and Google Cloud Storage. Keys come from the environment, as the vendors
-document it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS); AWS_ENDPOINT_URL names another
-S3 server than Amazon's. Other schemes need their fsspec driver installed.
-"""
+"""Where a source lies: the Place of its files, and what says that they are still the ones they were."""
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote
 
 from training.address import is_uri
 from training.data.published import DataError, DataMissingError
+from training.filesystem import CHECK_THE_WAY, AddressError, open_filesystem
 
 READ_AHEAD_BYTES = 2**20
-UNREACHABLE = "Check the address, the network and the credentials in the environment"
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,10 @@ def open_location(location: str | Path | None) -> tuple[Place, list[File]]:
     if location is None:
         raise DataMissingError("this task reads data of your own: pass --data-dir PLACE, a path, s3:// or gs://")
     text = str(location)
-    filesystem, path = _open_filesystem(text)
+    try:
+        filesystem, path = open_filesystem(text)
+    except AddressError as error:
+        raise DataError(str(error)) from error
     remote = is_uri(text) and not text.startswith("file://")
     try:
         info = filesystem.get_file_info(path)
@@ -79,7 +75,7 @@ def open_location(location: str | Path | None) -> tuple[Place, list[File]]:
             return Place(text, filesystem, folder, remote), [File(name, info.size, info.mtime_ns or 0)]
         return Place(text, filesystem, path.rstrip("/"), remote), _list(filesystem, path.rstrip("/"))
     except OSError as error:
-        raise DataError(f"{text} cannot be read: {error}. {UNREACHABLE}") from error
+        raise DataError(f"{text} cannot be read: {error}. {CHECK_THE_WAY}") from error
 
 
 def digest_of(files: Iterable[File]) -> str:
@@ -99,29 +95,3 @@ def _list(filesystem: Any, root: str) -> list[File]:
         if info.type == FileType.File and not any(part.startswith(".") for part in path.split("/")):
             found.append(File(path, info.size, info.mtime_ns or 0))
     return sorted(found, key=lambda file: file.path)
-
-
-def _open_filesystem(location: str) -> tuple[Any, str]:
-    """pyarrow FileSystem and the path in it."""
-    from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
-
-    scheme, separator, rest = location.partition("://")
-    if not separator or scheme == "file":
-        return LocalFileSystem(), Path(rest if separator else location).resolve().as_posix()
-    try:
-        if scheme in ("s3", "gs"):
-            bucket, _, path = rest.partition("/")
-            filesystem, _ = FileSystem.from_uri(f"{scheme}://{bucket}{_endpoint() if scheme == 's3' else ''}")
-            return filesystem, f"{bucket}/{path}".rstrip("/")
-        from fsspec.core import url_to_fs
-
-        driver, path = url_to_fs(location)
-        return PyFileSystem(FSSpecHandler(driver)), path
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{location} cannot be opened: {error}. {UNREACHABLE}") from error
-
-
-def _endpoint() -> str:
-    # Amazon's own tools read these names; Arrow does not.
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return f"?endpoint_override={quote(endpoint, safe='')}" if endpoint else ""

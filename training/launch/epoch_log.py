@@ -3,13 +3,22 @@
 from training.launch.job import TrainJob
 from training.loop.training import EpochRecord, Training
 from training.loop.watcher import Watcher
-from training.registry import Registry
+from training.observe.clock import StepClock
+from training.registry import Registry, Run
+
+TOLD_BY = "val_loss"  # an epoch that has it in the run has been told
 
 
 class EpochLog(Watcher):
+    """What MLflow could not take after its epoch, because it did not answer or a kill came first, it gets later."""
+
     def __init__(self, job: TrainJob) -> None:
-        self._epochs = job.recipe.epochs
-        self._run = Registry(job.tracking_uri).run(job.run_id) if job.run_id else None
+        self._job, self._epochs = job, job.recipe.epochs
+        self._untold: list[EpochRecord] = []
+        self._told: set[int] | None = None
+
+    def begin(self, training: Training, clock: StepClock) -> None:
+        self._untold = list(training.records)
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
         left_s = (self._epochs - record.epoch) * record.seconds
@@ -18,13 +27,32 @@ class EpochLog(Watcher):
             f"val accuracy {record.val_accuracy:.2%}  {record.samples_per_s:,.0f} samples/s  {left_s:.0f} s left",
             flush=True,
         )
-        if self._run is None:
+        self._untold.append(record)
+        self._tell()
+
+    def end(self, training: Training) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._job.run_id or not self._untold:
             return
-        figures = {
-            "train_loss": record.train_loss,
-            "val_loss": record.val_loss,
-            "val_accuracy": record.val_accuracy,
-            "learning_rate": record.learning_rate,
-            "samples_per_s": record.samples_per_s,
-        }
-        self._run.log_metrics(figures, step=record.epoch)
+        # Connecting looks first whether MLflow answers: its client would wait for it for minutes, and the workers too.
+        run = Registry(self._job.tracking_uri).run(self._job.run_id)
+        if self._told is None:
+            self._told = run.steps_of(TOLD_BY)
+        while self._untold:
+            if self._untold[0].epoch not in self._told:
+                _log(run, self._untold[0])
+                self._told.add(self._untold[0].epoch)
+            del self._untold[0]
+
+
+def _log(run: Run, record: EpochRecord) -> None:
+    figures = {
+        "train_loss": record.train_loss,
+        "val_loss": record.val_loss,
+        "val_accuracy": record.val_accuracy,
+        "learning_rate": record.learning_rate,
+        "samples_per_s": record.samples_per_s,
+    }
+    run.log_metrics(figures, step=record.epoch)

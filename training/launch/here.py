@@ -3,7 +3,9 @@
 import contextlib
 import datetime
 import os
+import socket
 import threading
+import uuid
 from collections.abc import Iterator
 
 from training.launch.job import Compute, TrainJob
@@ -29,7 +31,17 @@ def train_here(job: TrainJob, compute: Compute) -> Training:
     """fit() in this process. SIGTERM ends it between two steps, with all of it kept."""
     asked = threading.Event()
     with _workers(compute.plan) as worker, on_termination(asked.set):
-        return work(job, compute, worker, [StopWhen(asked.is_set)])
+        return work(job, compute, worker, _owner(), [StopWhen(asked.is_set)])
+
+
+def _owner() -> str:
+    """Whose the training is. torchrun starts its workers again by itself: all that come of one are one owner's."""
+    if not is_under_torchrun():
+        return uuid.uuid4().hex
+    import psutil
+
+    agent = psutil.Process(os.getppid())
+    return f"{socket.gethostname()}-{agent.pid}-{agent.create_time()}"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.address import is_uri
 from training.parallel.plan import Plan
 from training.recipe import Recipe, flatten
 from training.task import Source
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
     from training.observe.breakdown import Breakdown
 
 
+# How much nicer than others a training's processes on the cluster are: an epoch may take longer, a request may not.
+GIVES_WAY = 10
+
+
 @dataclass(frozen=True)
 class Observation:
     """What is written down of a training beside its figures."""
 
+    # Both are written beside the checkpoints, which must be in a file system then.
     samples: bool = False  # which rows each step read
     profile: bool = False  # a trace of some steps by torch's profiler
     tensorboard: Path | None = None
@@ -87,6 +93,7 @@ class Compute:
     storage: str = ".tandem/train"
     checkpoint_every_s: float = 60.0
     checkpoint_every_epochs: int = 1
+    keep_last: int = 2  # checkpoints; the best weights are part of each
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:
@@ -101,6 +108,17 @@ class Compute:
             raise ValueError(
                 f"a checkpoint every {self.checkpoint_every_s} s and {self.checkpoint_every_epochs} epochs: "
                 "both must be above 0"
+            )
+        if self.keep_last < 1:
+            raise ValueError(f"keep_last is {self.keep_last}: at least the last checkpoint must be kept")
+
+    def require_room_for(self, observation: Observation) -> None:
+        """Raises ValueError where the storage cannot take what is to be written down; ask before anything starts."""
+        asked = [name for name in ("samples", "profile") if getattr(observation, name)]
+        if asked and is_uri(self.storage) and not self.storage.startswith("file://"):
+            raise ValueError(
+                f"{' and '.join(asked)} would be written step by step, and {self.storage} is no file system: pass a "
+                "--storage that is a path, or leave them out"
             )
 
     def folder(self, job: TrainJob) -> str:

@@ -4,15 +4,17 @@ Ray Train starts the workers, again when one was lost, and fewer or more where i
 not its matter: each group of workers looks for the newest whole checkpoint itself.
 """
 
+import contextlib
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+from training.checkpoint.folder import Folder
+from training.checkpoint.store import SupersededError
 from training.cluster import connect
-from training.launch.job import Compute, Interrupted, TrainJob
+from training.launch.job import GIVES_WAY, Compute, Interrupted, TrainJob
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
@@ -36,7 +38,7 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     """fit() on workers of the cluster at RAY_ADDRESS, or of one started for it; what comes of it is in the run folder.
 
     SIGTERM ends the training between two steps, as Interrupted. Raises TrainingError where training cannot go on or
-    its workers fail for good.
+    its workers fail for good, and SupersededError where the same command was started elsewhere.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -45,16 +47,17 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     from ray.train.torch import TorchTrainer
 
     folder = RunFolder(compute.folder(job))
+    owner = uuid.uuid4().hex
     # A name of its own each time: Ray Train would take up what it remembers of an earlier run of the same name.
-    name = f"{job.name}-{uuid.uuid4().hex[:8]}"
-    storage = compute.storage.rstrip("/")
+    name = f"{job.name}-{owner[:8]}"
+    remembered = Folder(f"{compute.storage.rstrip('/')}/.ray-train")
     workers = compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers)
     gpus = compute.gpus
     if gpus is None:
         gpus = float(_has_gpus(compute.min_workers or compute.workers))
     trainer = TorchTrainer(
         _ray_worker,
-        train_loop_config={"job": job, "compute": compute},
+        train_loop_config={"job": job, "compute": compute, "owner": owner},
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
             use_gpu=gpus > 0,
@@ -63,28 +66,35 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # at run time this is Train V2's
             name=name,
-            storage_path=f"{storage}/.ray-train",
+            storage_path=remembered.path(),
+            storage_filesystem=None if remembered.is_local else remembered.filesystem,
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="WARNING"),  # the epochs' own lines say how it goes
-            callbacks=[_faults(compute.folder(job))],
+            callbacks=[_faults(compute.folder(job), owner)],
         ),
     )
     try:
-        with on_termination(folder.ask_to_stop):
+        with on_termination(lambda: folder.ask_to_stop(owner)):
             _fit(trainer)
     finally:
-        shutil.rmtree(f"{storage}/.ray-train/{name}", ignore_errors=True)
-    _require_finished(folder)
+        with contextlib.suppress(OSError):
+            remembered.remove(name)
+    _require_end(folder, owner)
 
 
-def _require_finished(folder: RunFolder) -> None:
-    """Raises what the workers' last word was, where it was not that they finished."""
-    last = folder.ledger.events()[-1]
-    if last["kind"] == "stopped":
-        raise Interrupted(f"{last['cause']}; the same command goes on")
-    if last["kind"] == "failed":
-        raise TrainingError(last["cause"])
+def _require_end(folder: RunFolder, owner: str) -> None:
+    """Raises what the workers of `owner` ended with, where it was not the end of the training."""
+    claim = folder.store.last_claim()
+    if claim is None or claim.owner != owner:
+        raise SupersededError(
+            f"the training in {folder.store.url} was overtaken: the same command runs elsewhere, or has ended there"
+        )
+    said = [event for event in folder.ledger.events() if event["attempt"] == claim.number]
+    if said and said[-1]["kind"] == "stopped":
+        raise Interrupted(f"{said[-1]['cause']}; the same command goes on")
+    if said and said[-1]["kind"] == "failed":
+        raise TrainingError(said[-1]["cause"])
 
 
 def _fit(trainer: Any) -> None:
@@ -98,7 +108,7 @@ def _fit(trainer: Any) -> None:
         raise TrainingError(f"the workers failed {MAX_RESTARTS + 1} times, at last with: {said[-1]}") from error
 
 
-def _faults(url: str) -> Any:
+def _faults(url: str, owner: str) -> Any:
     """What writes into the ledger, from Ray Train's controller, why a group of workers ended."""
     from ray.train import UserCallback
 
@@ -107,7 +117,9 @@ def _faults(url: str) -> Any:
             folder = RunFolder(url)
             said = {rank: str(error).strip().splitlines() or [""] for rank, error in worker_exceptions.items()}
             cause = "; ".join(f"worker {rank}: {_brief(lines[-1])}" for rank, lines in sorted(said.items()))
-            folder.ledger.add("failed", folder.store.last_attempt(), cause=cause)
+            claim = folder.store.last_claim()
+            if claim is not None and claim.owner == owner:
+                folder.ledger.add("failed", claim.number, cause=cause)
 
     return Faults()
 
@@ -120,21 +132,31 @@ def _brief(line: str) -> str:
 def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
-    import torch
 
     _quiet_ray_train()
-    os.nice(NICENESS)
-    job, compute = config["job"], config["compute"]
+    os.nice(GIVES_WAY)
+    job, compute, owner = config["job"], config["compute"], config["owner"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
     folder = RunFolder(compute.folder(job))
-    stop = [StopWhen(folder.is_asked_to_stop)] if worker.rank == 0 else []
+    stop = [StopWhen(lambda: folder.is_asked_to_stop(owner))] if worker.rank == 0 else []
     try:
-        work(job, compute, worker, stop, is_urgent=_preemption_told())
+        work(job, compute, worker, owner, stop, is_urgent=_preemption_told(), notes_faults=False)
+    except SupersededError:
+        return  # all workers have stopped, and another start must not overtake in its turn
     except TrainingError as error:
-        if isinstance(error.__cause__, torch.OutOfMemoryError):
+        if _ran_out_of_memory(error):
             raise  # this worker alone: the others still wait for it
         # All workers found the same and it would happen again: the ledger has it, and another start would not help.
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether that is at the root of `error`."""
+    import torch
+
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__
+    return error is not None
 
 
 def _preemption_told() -> Callable[[], bool]:

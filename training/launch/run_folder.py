@@ -8,71 +8,81 @@ from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.ledger import Ledger, Recovery, recoveries
-from training.checkpoint.store import CheckpointStore
+from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, SupersededError
 from training.observe.breakdown import Breakdown
 
 if TYPE_CHECKING:
     from training.loop.worker import Worker
 
 RUN_FILE = "mlflow-run"
-STOP_FILE = "stop"
+STOPS = "stop"
 LOG_FILE = "log.jsonl"
 TRACE_FILE = "trace.json"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a training: its number, and the state it goes on from (None: from the beginning)."""
+    """One start of a training: its claim, and the state it goes on from (None: from the beginning)."""
 
-    number: int
+    claim: Claim
     state: dict[str, Any] | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunFolder:
-    def __init__(self, url: str) -> None:
+    """The folder at `url`, in which the last `keep` checkpoints stay."""
+
+    def __init__(self, url: str, keep: int = KEEP_LAST) -> None:
         self._folder = Folder(url)
-        self.store = CheckpointStore(self._folder.inner("checkpoints"))
+        self.store = CheckpointStore(self._folder.inner("checkpoints"), keep)
         self.ledger = Ledger(self._folder.inner("events"))
 
     @property
     def local_path(self) -> Path | None:
         """The folder's path where it is one of a file system."""
-        return Path(self._folder.path("")) if self._folder.is_local else None
+        return Path(self._folder.path()) if self._folder.is_local else None
 
-    def begin_attempt(self, worker: "Worker") -> Attempt:
-        """Take the next number and find the newest whole checkpoint; the first worker does, the others are told."""
-        if worker.rank == 0:
-            self._folder.remove(STOP_FILE)
-            number, found = self.store.begin_attempt(), self.store.newest()
-            attempt = Attempt(number, found.state, found.rejected) if found else Attempt(number)
-            told = [(number, found.checkpoint.name if found else None)]
-        else:
-            told = [(0, None)]
-        if worker.world_size == 1:
-            return attempt
-        import torch
+    def begin_attempt(self, worker: "Worker", owner: str) -> Attempt:
+        """Claim the training for `owner` and find the newest whole checkpoint; the first worker does, and tells all.
 
-        torch.distributed.broadcast_object_list(told, src=0)
+        Raises SupersededError, in every worker, where another has claimed it since `owner` did.
+        """
+        told: list[Any] = [None, None]  # the claim, or why there is none; the checkpoint's name
+        attempt = None
         if worker.rank == 0:
-            return attempt
-        number, name = told[0]
-        return Attempt(number, self.store.load(name)[1] if name else None)
+            try:
+                claim = self.store.begin_attempt(owner)
+                found = self.store.newest()
+                attempt = Attempt(claim, found.state if found else None, self.store.passed_over)
+                told = [claim, found.checkpoint.name if found else None]
+            except SupersededError as error:
+                told = [error, None]
+        if worker.world_size > 1:
+            import torch
+
+            torch.distributed.broadcast_object_list(told, src=0)
+        claim, name = told
+        if isinstance(claim, SupersededError):
+            raise claim
+        return attempt or Attempt(claim, self.store.load(name)[1] if name else None)
 
     def remember_run(self, run_id: str) -> None:
         self._folder.write(RUN_FILE, run_id.encode())
 
     def run_id(self) -> str | None:
         """The MLflow run of an interrupted training."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             return self._folder.read(RUN_FILE).decode()
         return None
 
-    def ask_to_stop(self) -> None:
-        self._folder.write(STOP_FILE, b"")
+    def ask_to_stop(self, owner: str) -> None:
+        """Ask the workers of `owner`, those under way and those to come."""
+        self._folder.write(f"{STOPS}/{owner}", b"")
 
-    def is_asked_to_stop(self) -> bool:
-        return STOP_FILE in self._folder.names()
+    def is_asked_to_stop(self, owner: str) -> bool:
+        with contextlib.suppress(OSError):  # a storage that does not answer now is asked again
+            return owner in self._folder.names(STOPS)
+        return False
 
     def recoveries(self) -> tuple[Recovery, ...]:
         return tuple(recoveries(self.ledger.events()))
@@ -89,4 +99,4 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove all of it, once the training has ended well."""
-        self._folder.remove("")
+        self._folder.remove()

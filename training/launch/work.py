@@ -1,14 +1,16 @@
 """work(): what each worker does, under whatever launched it."""
 
+import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.checkpoint.journal import Journal
 from training.checkpoint.keeper import Keeper
 from training.checkpoint.sample_log import SampleLog
 from training.checkpoint.saver import AsyncSaver
+from training.checkpoint.store import CheckpointError, SupersededError
 from training.launch.epoch_log import EpochLog
+from training.launch.harmless import Harmless
 from training.launch.job import Compute, TrainJob
 from training.launch.run_folder import LOG_FILE, TRACE_FILE, Attempt, RunFolder
 from training.loop.fit import fit
@@ -35,12 +37,18 @@ def work(
     job: TrainJob,
     compute: Compute,
     worker: Worker,
+    owner: str,
     more: Sequence[Watcher] = (),
     is_urgent: Callable[[], bool] = lambda: False,
+    notes_faults: bool = True,
 ) -> Training:
     """Train from the newest checkpoint on, or from the beginning; `.finished` says whether it came to its end.
 
-    While `is_urgent` says that a worker will soon be gone, checkpoints are written in quick succession.
+    `owner` stands for the command that this start comes of (`CheckpointStore.begin_attempt`). While `is_urgent` says
+    that a worker will soon be gone, checkpoints are written in quick succession. Why an attempt ended is noted in the
+    ledger here, unless the launcher notes faults, since it knows more of them. Raises what fit() does, and where the
+    training was claimed by another owner SupersededError: before the first step in all workers, later in the first
+    one, when all have stopped.
     """
     import torch
 
@@ -50,11 +58,12 @@ def work(
     module = build(job.recipe.architecture, task.encoding)
     if job.recipe.recompute_activations:
         recompute_activations(module)
-    folder = RunFolder(compute.folder(job))
-    attempt = folder.begin_attempt(worker)
+    folder = RunFolder(compute.folder(job), compute.keep_last)
+    attempt = folder.begin_attempt(worker, owner)
     if attempt.state is not None and worker.rank == 0:
         epoch, step = attempt.state["position"]
         print(f"going on at epoch {epoch}, step {step}", flush=True)
+    if worker.rank == 0:
         for name, reason in attempt.rejected.items():
             print(f"passed over {name}: {reason}", flush=True)
     if attempt.state is None:
@@ -63,22 +72,46 @@ def work(
         module = job.wrap(module)
     loss = make_loss(job.recipe, task.splits["train"].labels, len(task.encoding.labels))
     try:
-        return fit(
-            job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
-            loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
-            until_epoch=job.until_epoch, plan=compute.plan,
-            watchers=[
-                *_watchers(job, compute, worker, folder, attempt, is_urgent),
-                *(job.make_watchers(worker) if job.make_watchers else ()),
-                *more,
-            ],
-        )  # fmt: skip
-    except TrainingError as error:
-        if worker.rank == 0:
-            folder.ledger.add("failed", attempt.number, cause=str(error))
+        with contextlib.ExitStack() as stack:
+            saver = None
+            if worker.rank == 0:
+                saver = stack.enter_context(AsyncSaver(folder.store, attempt.claim, worker.world_size))
+            return fit(
+                job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
+                loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
+                until_epoch=job.until_epoch, plan=compute.plan,
+                watchers=[
+                    *_watchers(job, compute, worker, folder, attempt, saver, is_urgent),
+                    *(job.make_watchers(worker) if job.make_watchers else ()),
+                    *more,
+                ],
+            )  # fmt: skip
+    except (Exception, KeyboardInterrupt) as error:
+        # By now the write that was under way is over.
+        if worker.rank == 0 and (notes_faults or isinstance(error, TrainingError | SupersededError)):
+            _note(folder, attempt, error)
+        if isinstance(error, TrainingError):
+            kept = _where_kept(folder, compute.folder(job))
+            raise TrainingError(f"{error}; the state before it is {kept}") from error
+        raise
+
+
+def _note(folder: RunFolder, attempt: Attempt, error: BaseException) -> None:
+    """Write into the ledger why the attempt ended, where there still is one: who overtook it may have ended, too."""
+    with contextlib.suppress(OSError):
+        if folder.store.last_claim() is not None:
+            first_line = (str(error).splitlines() or [""])[0]
+            told = isinstance(error, TrainingError | SupersededError)
+            cause = first_line if told else f"{type(error).__name__}: {first_line}".rstrip(": ")
+            folder.ledger.add("failed", attempt.claim.number, cause=cause)
+
+
+def _where_kept(folder: RunFolder, url: str) -> str:
+    try:
         kept = folder.store.newest()
-        where = f"kept as {kept.checkpoint.name} in {compute.folder(job)}" if kept else "not kept yet"
-        raise TrainingError(f"{error}; the state before it is {where}") from error
+    except (CheckpointError, OSError) as error:
+        return f"not to be found: {error}"
+    return f"kept as {kept.checkpoint.name} in {url}" if kept else "not kept yet"
 
 
 def _begin_with_weights(job: TrainJob, module: "nn.Module", worker: Worker) -> None:
@@ -92,33 +125,27 @@ def _begin_with_weights(job: TrainJob, module: "nn.Module", worker: Worker) -> N
 
 
 def _watchers(
-    job: TrainJob, compute: Compute, worker: Worker, folder: RunFolder, attempt: Attempt, is_urgent: Callable[[], bool]
+    job: TrainJob,
+    compute: Compute,
+    worker: Worker,
+    folder: RunFolder,
+    attempt: Attempt,
+    saver: AsyncSaver | None,
+    is_urgent: Callable[[], bool],
 ) -> list[Watcher]:
-    local = folder.local_path
-    saver = AsyncSaver(folder.store, attempt.number, worker.world_size) if worker.rank == 0 else None
+    local, seen = folder.local_path, job.observation
     is_sharded = not compute.plan.shape(worker.world_size).is_plain
     keeper = Keeper(saver, compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent, is_sharded)
     made: list[Watcher] = [keeper] if is_sharded and worker.rank else []
     if worker.rank == 0:
-        made = [
-            Journal(folder.ledger, attempt.number, local / "mark" if local else None, attempt.rejected),
-            ProgressBar(),
-            EpochLog(job),
-            keeper,
-            Timing(),
-        ]  # fmt: skip
-        if job.observation.tensorboard:
-            made.append(TensorBoard(job.observation.tensorboard))
+        journal = Journal(folder.ledger, attempt.claim, local / "mark" if local else None, attempt.rejected)
+        made = [ProgressBar(), keeper, Harmless(EpochLog(job)), journal, Timing()]
+        if seen.tensorboard:
+            made.append(Harmless(TensorBoard(seen.tensorboard)))
         if local:
-            made.append(JsonLog(local / LOG_FILE, job.run_id))
-        if job.observation.profile:
-            made.append(Profile(_path(compute, local, "a profile") / TRACE_FILE))
-    if job.observation.samples:
-        made.insert(0, SampleLog(_path(compute, local, "a log of samples") / "samples", attempt.number, worker.rank))
+            made.append(Harmless(JsonLog(local / LOG_FILE, job.run_id)))
+        if local and seen.profile:
+            made.append(Harmless(Profile(local / TRACE_FILE)))
+    if local and seen.samples:
+        made.insert(0, SampleLog(local / "samples", attempt.claim.number, worker.rank))
     return made
-
-
-def _path(compute: Compute, local: Path | None, what: str) -> Path:
-    if local is None:
-        raise ValueError(f"{what} is written to a file system; the storage is {compute.storage}")
-    return local

@@ -33,8 +33,9 @@ def recovery_section(recoveries: Sequence[Recovery]) -> str:
             str(one.world_size),
             "not known" if one.steps_redone is None else str(one.steps_redone),
             "not known" if one.seconds_to_next_step is None else f"{one.seconds_to_next_step:.1f} s",
+            "; ".join(one.rejected.values()) or "none",
         ]
         for one in recoveries
     ]
-    header = ["Started again", "Because", "Went on at", "Workers", "Steps redone", "From step to step"]
+    header = ["Started again", "Because", "Went on at", "Workers", "Steps redone", "From step to step", "Passed over"]
     return section("What befell it", table_html(header, rows, text=True))

@@ -8,12 +8,6 @@ import pytest
 from training.checkpoint.folder import Folder
 
 
-@pytest.fixture(params=["disk", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """One on a disk, and one in fsspec's memory, which stands for an object store."""
-    return Folder(str(tmp_path / "store") if request.param == "disk" else f"memory://{tmp_path.name}")
-
-
 def test_a_file_comes_back_as_it_was_written(folder: Folder) -> None:
     assert folder.write("a/b.bin", b"one") == hashlib.sha256(b"one").hexdigest()
     assert folder.read("a/b.bin") == b"one"
@@ -31,6 +25,13 @@ def test_what_is_written_in_pieces_is_hashed_as_a_whole(folder: Folder) -> None:
     assert folder.read("x") == b"onetwo"
 
 
+def test_what_is_there_is_not_created_again(folder: Folder) -> None:
+    folder.create("a/b", b"one")
+    with pytest.raises(FileExistsError):
+        folder.create("a/b", b"two")
+    assert folder.read("a/b") == b"one"
+
+
 def test_names_are_of_what_lies_there_now(folder: Folder) -> None:
     assert folder.names() == []
     for name in ("b", "a", "c/d"):
@@ -44,7 +45,7 @@ def test_names_are_of_what_lies_there_now(folder: Folder) -> None:
 
 
 def test_a_missing_file_is_an_os_error(folder: Folder) -> None:
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError):
         folder.read("none")
 
 

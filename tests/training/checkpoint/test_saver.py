@@ -8,7 +8,7 @@ import torch
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.saver import AsyncSaver
-from training.checkpoint.store import Checkpoint, CheckpointStore, SupersededError
+from training.checkpoint.store import Checkpoint, CheckpointError, CheckpointStore, Claim, SupersededError
 
 
 @pytest.fixture
@@ -19,11 +19,13 @@ def store(tmp_path: Path) -> CheckpointStore:
 class _Slow(CheckpointStore):
     """Writes when it is let."""
 
-    let = threading.Event()
+    def __init__(self, folder: Folder) -> None:
+        super().__init__(folder)
+        self.let = threading.Event()
 
-    def save(self, state: Mapping[str, Any], epoch: int, step: int, attempt: int, world_size: int) -> Checkpoint:
+    def save(self, state: Mapping[str, Any], epoch: int, step: int, claim: Claim, world_size: int) -> Checkpoint:
         assert self.let.wait(10)
-        return super().save(state, epoch, step, attempt, world_size)
+        return super().save(state, epoch, step, claim, world_size)
 
 
 def test_what_is_written_is_the_state_as_it_was_when_it_was_asked_for(tmp_path: Path) -> None:
@@ -40,7 +42,6 @@ def test_what_is_written_is_the_state_as_it_was_when_it_was_asked_for(tmp_path: 
     assert found is not None
     assert torch.equal(found.state["model"]["w"], torch.zeros(3))
     assert torch.equal(found.state["list"][0], torch.zeros(3))
-    saver.close()
 
 
 def test_a_place_that_is_full_for_a_moment_costs_no_training(
@@ -56,7 +57,6 @@ def test_a_place_that_is_full_for_a_moment_costs_no_training(
     found = store.newest()
     assert found is not None
     assert found.state == {"epoch": 3}
-    saver.close()
 
 
 def test_a_place_that_stays_full_ends_it(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,18 +64,41 @@ def test_a_place_that_stays_full_ends_it(store: CheckpointStore, monkeypatch: py
     monkeypatch.setattr(store, "save", lambda *a: _raise(OSError(28, "No space left on device")))
     for epoch in (1, 2, 3):
         saver.save({}, epoch, 0)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match=r"cannot be kept in .*No space left.* run the same command"):
         saver.settle()
-    saver.close()
 
 
-def test_who_was_overtaken_is_told_at_once(store: CheckpointStore) -> None:
+def test_a_place_that_is_full_at_the_end_fails_the_training(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept before is not what was trained."""
+    saver = AsyncSaver(store, store.begin_attempt(), world_size=1)
+    saver.save({}, 1, 0)
+    saver.settle()
+    monkeypatch.setattr(store, "save", lambda *a: _raise(OSError(28, "No space left on device")))
+    saver.save({}, 2, 0)
+    with pytest.raises(CheckpointError, match=r"cannot be kept in .*No space left"):
+        saver.finish()
+
+
+def test_who_was_overtaken_is_told_at_the_end_so_that_all_workers_come_there(store: CheckpointStore) -> None:
     saver = AsyncSaver(store, store.begin_attempt(), world_size=1)
     store.begin_attempt()
     saver.save({}, 1, 0)
-    with pytest.raises(SupersededError):
-        saver.settle()
-    saver.close()
+    saver.settle()
+    assert saver.overtaken
+    saver.save({}, 2, 0)
+    assert not saver.busy
+    with pytest.raises(SupersededError, match=r"attempt 1 .* was overtaken by attempt 2"):
+        saver.finish()
+
+
+def test_a_saver_that_is_left_has_written_what_it_was_given(tmp_path: Path) -> None:
+    store = _Slow(Folder(str(tmp_path)))
+    with AsyncSaver(store, store.begin_attempt(), world_size=1) as saver:
+        saver.save({}, 1, 0)
+        threading.Timer(0.2, store.let.set).start()
+    assert store.newest() is not None
 
 
 def _raise(error: Exception) -> Any:

@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +8,20 @@ import pytest
 import torch
 
 from training.checkpoint.folder import Folder
-from training.checkpoint.store import MANIFEST_FILE, STATE_FILE, CheckpointError, CheckpointStore, SupersededError
+from training.checkpoint.store import (
+    MANIFEST_FILE,
+    STATE_FILE,
+    Checkpoint,
+    CheckpointError,
+    CheckpointStore,
+    Claim,
+    SupersededError,
+)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(Folder(str(tmp_path)), keep=2)
+def store(folder: Folder) -> CheckpointStore:
+    return CheckpointStore(folder, keep=2)
 
 
 def _state(epoch: int) -> dict[str, Any]:
@@ -21,6 +31,18 @@ def _state(epoch: int) -> dict[str, Any]:
 def _save(store: CheckpointStore, *epochs: int) -> list[str]:
     attempt = store.begin_attempt()
     return [store.save(_state(epoch), epoch, 0, attempt, world_size=1).name for epoch in epochs]
+
+
+def _begin_to_write(folder: Folder, *epochs: int) -> list[str]:
+    """As a kill leaves it."""
+    names = [Checkpoint(epoch, 0, 1, 1, 0.0, {}).name for epoch in epochs]
+    for name in names:
+        folder.write(f"{name}/{STATE_FILE}", b"half of it")
+    return names
+
+
+def _checkpoints(folder: Folder) -> list[str]:
+    return [name for name in folder.names() if name.startswith("epoch-")]
 
 
 def _newest(store: CheckpointStore) -> dict[str, Any]:
@@ -36,7 +58,7 @@ def test_the_newest_state_comes_back_as_it_was(store: CheckpointStore) -> None:
     assert torch.equal(found.state.pop("model")["w"], _state(3)["model"]["w"])
     assert found.state == {"epoch": 3, "records": [{"loss": 0.5, "name": "a"}]}
     assert (found.checkpoint.epoch, found.checkpoint.step, found.checkpoint.world_size) == (3, 0, 1)
-    assert found.rejected == {}
+    assert store.passed_over == {}
 
 
 def test_there_is_none_before_the_first(store: CheckpointStore) -> None:
@@ -45,9 +67,53 @@ def test_there_is_none_before_the_first(store: CheckpointStore) -> None:
     assert store.newest() is None
 
 
-def test_the_last_ones_are_kept(store: CheckpointStore, tmp_path: Path) -> None:
+def test_the_last_ones_are_kept(store: CheckpointStore, folder: Folder) -> None:
     names = _save(store, 1, 2, 3, 4)
-    assert sorted(path.name for path in tmp_path.glob("epoch-*")) == names[2:]
+    assert _checkpoints(folder) == names[2:]
+
+
+def test_what_was_passed_over_takes_no_place_of_what_is_kept(store: CheckpointStore, folder: Folder) -> None:
+    """Killed while it wrote 8, and again while it wrote 9; 3 was altered on the disk."""
+    _, second = _save(store, 1, 2)
+    third, *_ = _begin_to_write(folder, 3, 8, 9)
+    folder.write(f"{third}/{MANIFEST_FILE}", folder.read(f"{second}/{MANIFEST_FILE}"))  # its hash is another
+    assert _newest(store)["epoch"] == 2
+
+    again = CheckpointStore(folder, keep=2)
+    assert _newest(again)["epoch"] == 2
+    (fourth,) = _save(again, 4)
+    assert _checkpoints(folder) == [second, fourth]
+    assert _newest(again)["epoch"] == 4
+
+
+def test_a_write_that_failed_takes_no_place_of_what_is_kept(
+    store: CheckpointStore, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = _save(store, 1)
+
+    def full(name: str, content: bytes) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr("training.checkpoint.folder.Folder.write", lambda self, *a: full(*a))
+        store.save(_state(2), 2, 0, store.begin_attempt(), 1)
+    third = store.save(_state(3), 3, 0, store.begin_attempt(), 1).name
+    assert _checkpoints(folder) == [first, third]
+
+
+def test_what_cannot_be_removed_costs_no_checkpoint(
+    store: CheckpointStore, folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Folder, name: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.checkpoint.folder.Folder.remove", refuse)
+        names = _save(store, 1, 2, 3)
+    assert _checkpoints(folder) == names
+    assert f"{names[0]} could not be removed" in caplog.text
+    (fourth,) = _save(store, 4)
+    assert _checkpoints(folder) == [names[2], fourth]
 
 
 def test_steps_within_an_epoch_come_in_their_order(store: CheckpointStore) -> None:
@@ -59,32 +125,51 @@ def test_steps_within_an_epoch_come_in_their_order(store: CheckpointStore) -> No
 
 @pytest.mark.parametrize("damage", ["torn", "altered", "no state", "no manifest", "manifest torn"])
 def test_a_torn_or_altered_one_is_passed_over_for_the_one_before(
-    store: CheckpointStore, tmp_path: Path, damage: str
+    store: CheckpointStore, folder: Folder, damage: str
 ) -> None:
     _, last = _save(store, 1, 2)
-    state, manifest = tmp_path / last / STATE_FILE, tmp_path / last / MANIFEST_FILE
-    content = state.read_bytes()
+    state, manifest = f"{last}/{STATE_FILE}", f"{last}/{MANIFEST_FILE}"
+    content = folder.read(state)
     if damage == "torn":
-        state.write_bytes(content[:-10])
+        folder.write(state, content[:-10])
     elif damage == "altered":
-        state.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+        folder.write(state, content[:50] + bytes([content[50] ^ 1]) + content[51:])
     elif damage == "no state":
-        state.unlink()
+        folder.remove(state)
     elif damage == "no manifest":
-        manifest.unlink()
+        folder.remove(manifest)
     else:
-        manifest.write_bytes(manifest.read_bytes()[:20])
-    found = store.newest()
-    assert found is not None
-    assert found.state["epoch"] == 1
-    assert list(found.rejected) == [last]
-    assert last in found.rejected[last]
+        folder.write(manifest, folder.read(manifest)[:20])
+    assert _newest(store)["epoch"] == 1
+    assert list(store.passed_over) == [last]
+    assert last in store.passed_over[last]
 
 
-def test_when_none_is_whole_all_are_named(store: CheckpointStore, tmp_path: Path) -> None:
+def test_when_none_is_whole_all_are_named(store: CheckpointStore, folder: Folder) -> None:
     for name in _save(store, 1, 2):
-        (tmp_path / name / STATE_FILE).write_bytes(b"")
+        folder.write(f"{name}/{STATE_FILE}", b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole: .*epoch-00002.*epoch-00001"):
+        store.newest()
+
+
+def test_a_kill_during_the_first_write_leaves_nothing_to_go_on_from(store: CheckpointStore, folder: Folder) -> None:
+    names = _begin_to_write(folder, 1)
+    assert store.newest() is None
+    assert list(store.passed_over) == names
+    _save(store, 1)
+    assert _newest(store)["epoch"] == 1
+
+
+def test_a_store_that_does_not_answer_is_not_an_empty_one(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(store, 1)
+
+    def away(self: Folder, name: str) -> bytes:
+        raise TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr("training.checkpoint.folder.Folder.read", away)
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*timed out"):
         store.newest()
 
 
@@ -97,6 +182,50 @@ def test_who_was_overtaken_writes_no_more(store: CheckpointStore) -> None:
     assert _newest(store)["epoch"] == 1
     store.save(_state(3), 3, 0, second, 1)
     assert _newest(store)["epoch"] == 3
+
+
+def test_who_was_overtaken_does_not_overtake_in_its_turn(store: CheckpointStore) -> None:
+    """Ray Train and torchrun start their workers again, whatever these ended with."""
+    assert [store.begin_attempt("one").number for _ in range(2)] == [1, 2]
+    assert store.begin_attempt("other").number == 3
+    with pytest.raises(SupersededError, match=r"attempt 2 .* was overtaken by attempt 3"):
+        store.begin_attempt("one")
+    assert store.begin_attempt("other").number == 4
+    assert store.begin_attempt("third").number == 5
+
+
+def test_starts_at_the_same_moment_have_their_own_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(4)
+    seen = Folder.names
+
+    def names(self: Folder, inside: str = "") -> list[str]:
+        found = seen(self, inside)
+        if not found:
+            together.wait(10)  # all find that nobody has begun
+        return found
+
+    monkeypatch.setattr(Folder, "names", names)
+    store = CheckpointStore(Folder(str(tmp_path)))
+    with ThreadPoolExecutor(4) as threads:
+        claims = list(threads.map(lambda _: store.begin_attempt(), range(4)))
+    assert sorted(claim.number for claim in claims) == [1, 2, 3, 4]
+
+
+def test_of_two_with_one_number_the_later_may_write(store: CheckpointStore, folder: Folder) -> None:
+    """An object store lets both take it."""
+    first = store.begin_attempt("one")
+    folder.write("attempts/000001", b"other")
+    with pytest.raises(SupersededError, match="the same command runs elsewhere"):
+        store.save(_state(1), 1, 0, first, 1)
+    store.save(_state(1), 1, 0, Claim(1, "other"), 1)
+
+
+def test_what_has_ended_elsewhere_is_not_written_again(store: CheckpointStore, folder: Folder) -> None:
+    claim = store.begin_attempt()
+    folder.remove()
+    with pytest.raises(SupersededError, match="ended elsewhere"):
+        store.save(_state(1), 1, 0, claim, 1)
+    assert folder.names() == []
 
 
 class _Evil:
@@ -114,7 +243,7 @@ def test_a_checkpoint_runs_no_code(store: CheckpointStore, tmp_path: Path) -> No
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_manifest_names_every_file_with_its_hash(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_manifest_names_every_file_with_its_hash(store: CheckpointStore, folder: Folder) -> None:
     (name,) = _save(store, 1)
-    manifest = json.loads((tmp_path / name / MANIFEST_FILE).read_bytes())
-    assert set(manifest["files"]) == {path.name for path in (tmp_path / name).iterdir()} - {MANIFEST_FILE}
+    manifest = json.loads(folder.read(f"{name}/{MANIFEST_FILE}"))
+    assert set(manifest["files"]) == set(folder.names(name)) - {MANIFEST_FILE}

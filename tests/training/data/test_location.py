@@ -5,9 +5,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from pyarrow.fs import GcsFileSystem, S3FileSystem
 
-from training.data import location as location_module
 from training.data.location import digest_of, open_location
 from training.data.published import DataError, DataMissingError
 from training.task import Source
@@ -79,15 +77,6 @@ def test_another_scheme_is_read_through_fsspec() -> None:
 def test_a_scheme_that_nothing_reads_is_refused() -> None:
     with pytest.raises(DataError, match=r"nosuch://bucket/x cannot be opened: .*Check the address"):
         open_location("nosuch://bucket/x")
-
-
-@pytest.mark.parametrize(("address", "kind"), [("s3://bucket/a b", S3FileSystem), ("gs://bucket/a b", GcsFileSystem)])
-def test_object_stores_are_read_by_arrow(address: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request is made: an endpoint of one's own is not asked for its region."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    filesystem, path = location_module._open_filesystem(address)
-    assert isinstance(filesystem, kind)
-    assert path == "bucket/a b"
 
 
 @pytest.mark.parametrize("location", ["s3://key:secret@bucket/x", "gs://token@bucket"])
