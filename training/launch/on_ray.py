@@ -22,8 +22,6 @@ from training.loop.training import TrainingError
 from training.loop.worker import Worker
 
 MAX_RESTARTS = 3
-# Beside replicas on the same machine: an epoch may take longer, a request may not.
-NICENESS = 10
 # Ray Train's defaults suit jobs of days: every 2 s it looks whether its workers live, every 5 s whether a node will go.
 # Looking ten times a second took a tenth of a processor.
 SETTINGS = {
@@ -44,7 +42,7 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
         os.environ.setdefault(name, value)
     connect()
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     folder = RunFolder(compute.folder(job))
     owner = uuid.uuid4().hex
@@ -58,6 +56,9 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": job, "compute": compute, "owner": owner},
+        torch_config=TorchConfig(
+            backend=compute.plan.backend("cuda" if gpus else "cpu"), timeout_s=int(compute.plan.timeout_s)
+        ),
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
             use_gpu=gpus > 0,
