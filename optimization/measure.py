@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optimization.cpu import read_cpu
 from training.encoding import Array
 
 # Instructions that decide how fast low-precision arithmetic is.
@@ -181,7 +181,7 @@ def parity(
 
 def describe_host(threads: int, libraries: Sequence[str] = LIBRARIES) -> Host:
     """This host, with the installed versions of `libraries` (those missing are left out)."""
-    model, flags = _cpu()
+    model, flags = read_cpu()
     versions = []
     for library in libraries:
         try:
@@ -227,14 +227,3 @@ def _median_interval(ordered: Array, confidence: float) -> tuple[float, float]:
     if k < 1:
         return 0.0, float("inf")
     return float(ordered[k - 1]), float(ordered[-k])
-
-
-def _cpu() -> tuple[str, frozenset[str]]:
-    cpuinfo = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    return model, frozenset((fields.get("flags") or fields.get("Features") or "").split())

@@ -9,7 +9,8 @@ import numpy as np
 from optimization.export import ExportError, export_onnx
 from optimization.measure import Parity, parity
 from optimization.quantize import quantize_dynamic, quantize_static
-from optimization.runner import Runner, open_runner
+from optimization.runners.contract import Runner
+from optimization.runners.open import open_runner
 from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
 from training.encoding import Array, ImageEncoding, TextEncoding
 from training.module import load_module, predictor

@@ -24,8 +24,9 @@ DOORS = {
     "ray.tune": {"training/tuning/search.py", "optimization/search.py"},
     "optuna": {"training/tuning/study.py"},
     "ray.data": {"training/data/ingest.py", "apps/batch.py"},
-    "onnxruntime": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
-    "tensorrt": {"optimization/runner.py", "optimization/quantize.py", "optimization/export.py"},
+    "onnxruntime": {"optimization/runners/onnx_runtime.py", "optimization/quantize.py", "optimization/export.py"},
+    "tensorrt": {"optimization/runners/tensorrt_engine.py"},
+    "coremltools": {"optimization/export.py"},
     "torchvision": {"training/models/torchvision_door.py"},
     "timm": {"training/models/imagenet.py"},
     "transformers": {"training/models/language.py"},
@@ -38,7 +39,7 @@ DOORS_BY_FOLDER = {
     "torch": ("training/", "optimization/"),
 }
 # Doors that stand in the plan of the house and are not cut yet.
-PLANNED = ("tensorrt",)
+PLANNED: tuple[str, ...] = ()
 HEAVY = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "huggingface_hub"),
     *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "optuna"),
@@ -83,7 +84,9 @@ LIGHT = (
     "training/tuning/plots.py",
     "training/tuning/sweep.py",
     "optimization/release.py",
-    "optimization/runner.py",
+    "optimization/runners/open.py",
+    "optimization/graphs/check.py",
+    "optimization/graphs/strong_types.py",
     "optimization/measure.py",
     "optimization/gate.py",
     "optimization/cascade.py",

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from optimization import build as build_module
 from optimization.build import Plan, build, main
 from optimization.release import Release, endpoint_name, load_release
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import load_artifact
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute

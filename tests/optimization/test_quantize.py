@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from optimization.quantize import QuantizationError, quantize_dynamic, quantize_static
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from tests.toys import VOCABULARY
 from training.encoding import Array, Encoding
 from training.task import Task
