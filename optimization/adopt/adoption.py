@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimization.adopt.origin import Origin
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact
 from training.encoding import Array, TextEncoding
 from training.evaluation.scores import Evaluation, evaluate, predict_in_batches

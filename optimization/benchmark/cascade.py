@@ -31,7 +31,8 @@ from optimization.cascade.calibration import Calibration
 from optimization.cascade.plots import Spot, draw_cost, draw_resplits, draw_shift
 from optimization.cascade.shift import Shift, measure_shift
 from optimization.measure.host import describe_host
-from optimization.runner import Runner, open_runner
+from optimization.runners.contract import Runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, load_artifact
 from training.benchmark.machine import write_report
 from training.evaluation.page import png_bytes

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from optimization.variants import float_variant, int8_variant
 from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
 from training.data.readers import row_keys

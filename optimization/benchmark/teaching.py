@@ -15,7 +15,7 @@ from optimization.distill.distillation import Distillation
 from optimization.distill.parameters import Distill
 from optimization.distill.student import distill
 from optimization.distill.teacher import TeacherPlace
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, load_artifact
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute, TrainJob, identity_of

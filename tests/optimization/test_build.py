@@ -17,7 +17,7 @@ from optimization.challenge import Terms, challenge
 from optimization.contender import fetch_contender, teacher_alone
 from optimization.distill.parameters import Distill, Hint
 from optimization.release import Release, endpoint_name, load_release
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.optimization.adopt.graphs import MEAN, STD, model, save
 from tests.toys import images
 from training.artifact import load_artifact
