@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from optimization.graphs.precision import float_precision_of, precision_of
-from optimization.quantize import quantize_dynamic, quantize_static
+from optimization.quantize.dynamic import quantize_dynamic
+from optimization.quantize.static import quantize_static
 from tests.optimization.graphs.toy_graphs import FLOAT, HALF, WEIGHT, linear, model, quantized, tensor
 
 NAMES = {FLOAT: "fp32", HALF: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.DOUBLE: "fp64"}

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from optimization.graphs.parts import GraphError
 from optimization.graphs.strong_types import check_strongly_typed
-from optimization.quantize import quantize_static
+from optimization.quantize.static import quantize_static
 from tests.optimization.graphs.toy_graphs import FLOAT, HALF, WEIGHT, linear, model, quantized, tensor
 
 
