@@ -18,7 +18,8 @@ _INTEGER_OPERATORS = frozenset(
         *("DynamicQuantizeLSTM", "QGemm", "QAttention", "QEmbedLayerNormalization", "QMoE"),
     )
 )
-_FOUR_BIT_WEIGHTS = frozenset(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized"))
+# Weights in blocks, of so many bits as their attribute `bits` says, or of four.
+_BLOCK_OPERATORS = frozenset(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized"))
 
 
 def precision_of(model: "onnx.ModelProto") -> str:
@@ -41,9 +42,14 @@ def precision_of(model: "onnx.ModelProto") -> str:
         return "fp8"
     if quantizes and not (types & fours and "QuantizeLinear" not in found):
         return "int8"
-    if quantizes or found & _FOUR_BIT_WEIGHTS:
+    if quantizes:
         return "int4"
-    return float_precision_of(model)
+    bits = {_bits(node) for node in nodes(model) if node.op_type in _BLOCK_OPERATORS}
+    return ("int4" if min(bits) <= 4 else "int8") if bits else float_precision_of(model)
+
+
+def _bits(node: "onnx.NodeProto") -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 4)
 
 
 def float_precision_of(model: "onnx.ModelProto") -> str:

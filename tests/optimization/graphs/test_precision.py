@@ -55,8 +55,12 @@ def test_formats_of_four_bits_and_of_floats_of_eight_are_told_apart() -> None:
 
     assert precision_of(stored(TensorProto.FLOAT8E4M3FN)) == "fp8"
     assert precision_of(stored(TensorProto.INT4)) == "int4"
-    packed = helper.make_node("MatMulNBits", ["x", "w"], ["logits"], domain="com.microsoft")
-    assert precision_of(model([packed], [tensor("w", WEIGHT)])) == "int4"
+
+
+@pytest.mark.parametrize(("bits", "precision"), [({}, "int4"), ({"bits": 4}, "int4"), ({"bits": 8}, "int8")])
+def test_weights_in_blocks_have_the_bits_that_they_say(bits: dict[str, int], precision: str) -> None:
+    packed = helper.make_node("MatMulNBits", ["x", "w"], ["logits"], domain="com.microsoft", **bits)
+    assert precision_of(model([packed], [tensor("w", WEIGHT)])) == precision
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from optimization.runners.device import Device
 from optimization.runners.native_cache import HASHES_FILE, BuildInputs, NativeCache, cache_key
 from optimization.runners.profile import ShapeProfile
 
+ROOT = Path(__file__).resolve().parents[3]
 CPU = Device("cpu", "AMD EPYC", ("avx2", "avx512_vnni"))
 INPUTS = BuildInputs("d1g35t", "tensorrt", "10.14.1", CPU, ShapeProfile((1, 4), (2, 4), (4, 4)), "fp32", (("a", "1"),))
 CHANGES: dict[str, Any] = {
@@ -50,7 +51,7 @@ def test_a_key_is_the_same_in_every_process() -> None:
     program = (
         "from tests.optimization.runners.test_native_cache import INPUTS, cache_key; print(cache_key(INPUTS), end='')"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert told == cache_key(INPUTS)
     assert len(told) == 64
 
