@@ -77,14 +77,14 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 
 def test_a_killed_training_goes_on_and_ends_as_the_undisturbed_one(alone: dict[str, Tensor], tmp_path: Path) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "0:9,0:5"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "0:9,0:5"]
     for _ in range(2):
         assert _run(tmp_path, *options).returncode == -signal.SIGKILL
     assert _same(_finish(tmp_path, *options), alone)
     _require_every_row_once_an_epoch(tmp_path)
     first, second = _recoveries(tmp_path)
     assert first["cause"] == "killed: it ended without a word"
-    # Written at least every 0.05 s, by steps of 0.03 s: a few steps were lost, and not the whole training.
+    # Written at least every 0.05 s, by steps of 0.08 s: a few steps were lost, and not the whole training.
     assert 0 <= first["steps_redone"] <= 8
     assert (first["epoch"], first["step"]) > (1, 0)
     assert second["seconds_to_next_step"] > 0
@@ -93,7 +93,7 @@ def test_a_killed_training_goes_on_and_ends_as_the_undisturbed_one(alone: dict[s
 def test_a_killed_worker_of_torchrun_takes_the_group_back_to_the_last_checkpoint(
     together: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "1:8"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "1:8"]
     assert _run(tmp_path, *options, processes=2).returncode != 0
     assert _same(_finish(tmp_path, *options, processes=2), together)
     _require_every_row_once_an_epoch(tmp_path)
@@ -111,7 +111,7 @@ def test_a_model_that_is_cut_among_workers_goes_on_at_the_last_epoch(tmp_path: P
 
 
 def test_a_training_goes_from_two_workers_to_one_and_back(tmp_path: Path) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "1:8,0:7"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "1:8,0:7"]
     assert _run(tmp_path, *options, processes=2).returncode != 0
     assert _run(tmp_path, *options).returncode == -signal.SIGKILL
     _finish(tmp_path, *options, processes=2)
@@ -141,18 +141,21 @@ def test_a_training_that_is_told_to_end_keeps_its_last_step(alone: dict[str, Ten
 
 
 def test_a_torn_checkpoint_is_passed_over_and_told(alone: dict[str, Tensor], tmp_path: Path) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "0:9"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "0:9"]
     assert _run(tmp_path, *options).returncode == -signal.SIGKILL
-    *_, newest = sorted(tmp_path.glob("storage/*/checkpoints/epoch-*/state.pt"))
+    # Of those that were finished: the kill may have met another one that was being written.
+    *_, newest = (
+        path.with_name("state.pt") for path in sorted(tmp_path.glob("storage/*/checkpoints/epoch-*/manifest.json"))
+    )
     newest.write_bytes(newest.read_bytes()[:-100])
     assert _same(_finish(tmp_path, *options), alone)
     (recovery,) = _recoveries(tmp_path)
-    assert list(recovery["rejected"]) == [newest.parent.name]
+    assert newest.parent.name in recovery["rejected"]
 
 
 def test_the_training_that_was_overtaken_ends(tmp_path: Path) -> None:
     slow = subprocess.Popen(
-        _command(tmp_path, "--checkpoint-every-s", "0.05", "--pause-s", "0.2"),
+        _command(tmp_path, "--checkpoint-every-s", "0.05", "--pause-s", "1"),
         env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
