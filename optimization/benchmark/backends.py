@@ -16,7 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from optimization.measure import Host, Latency, describe_host, measure_latency, parity
+from optimization.measure.host import Host, describe_host
+from optimization.measure.latency import Latency, measure_latency
+from optimization.measure.parity import parity
 from optimization.runners.contract import Runner, RunnerError
 from optimization.runners.open import BACKENDS, Backend, open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
