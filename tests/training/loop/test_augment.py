@@ -6,15 +6,16 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from tests.toys import IMAGES, TEXTS
+from tests.toys import TEXTS
+from tests.training.loop.augmenting import Augment
 from training.loop import augment
-from training.loop.augment import preparation, trim_padding
+from training.loop.augment import trim_padding
 from training.loop.draws import uniforms
 from training.recipe import Augmentation
 
 
 def _augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 0, epoch: int = 1) -> torch.Tensor:
-    return preparation(IMAGES, augmentation, seed)(images, epoch, np.arange(len(images)))
+    return Augment(augmentation, seed)(images, epoch, np.arange(len(images)))
 
 
 def _noise(rows: int, channels: int = 1, height: int = 8, width: int = 8) -> torch.Tensor:
@@ -49,7 +50,7 @@ CROPPED = Augmentation(crop=0.3, flip=True)
 )
 def test_what_befalls_a_row_depends_on_seed_epoch_and_row_alone(augmentation: Augmentation) -> None:
     images = _noise(64, channels=3)
-    prepare = preparation(IMAGES, augmentation, seed=0)
+    prepare = Augment(augmentation)
     whole = prepare(images, 1, np.arange(64))
     assert whole.dtype == torch.uint8
     assert whole.shape == images.shape
@@ -63,7 +64,7 @@ def test_what_befalls_a_row_depends_on_seed_epoch_and_row_alone(augmentation: Au
 
 def test_shifts_and_flips_move_whole_pixels_as_slices_would() -> None:
     images, ids = _noise(60, channels=3, height=9, width=12), np.arange(60)
-    moved = preparation(IMAGES, Augmentation(shift=0.25, flip=True), seed=0)(images, 1, ids)
+    moved = Augment(Augmentation(shift=0.25, flip=True))(images, 1, ids)
     draws = uniforms(0, 1, ids, 5)
     for image, result, (x, y, _, _, flip) in zip(images.numpy(), moved.numpy(), draws, strict=True):
         right, down = round((2 * float(x) - 1) * 0.25 * 12), round((2 * float(y) - 1) * 0.25 * 9)
@@ -199,5 +200,5 @@ def test_columns_that_pad_every_row_are_trimmed() -> None:
 
 def test_texts_are_trimmed_and_otherwise_left_alone() -> None:
     tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 0, 0]])
-    prepare = preparation(TEXTS, Augmentation(shift=0.5, flip=True, erase=1.0), seed=0)
+    prepare = Augment(Augmentation(shift=0.5, flip=True, erase=1.0), encoding=TEXTS)
     assert prepare(tokens, 1, np.arange(2)).tolist() == [[5, 6], [7, 0]]
