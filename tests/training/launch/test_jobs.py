@@ -1,36 +1,60 @@
-"""A training as a job on the cluster that also serves, through Ray's Jobs API."""
+"""A training as a job on the cluster that also serves, by the command that the documentation gives."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from apps.launcher.local import ROOT, LocalCluster
+from loadtests.endpoint import model_metadata
+from loadtests.payloads import RequestOptions, infer_request
+from tests.serve.deployed import Deployed, deploy, publish_champion
+from tests.tiny import SURE
 from training.registry import Registry
 
-COMMAND = "python -m training.train tests.toys:image_recipe --set epochs=2 --set seed=11 --storage {storage} --cpus 0.5"
+MODEL = "beside"
+TRAINING = ["python", "-m", "training.train", "tests.toys:image_recipe", "--set", "epochs=2", "--set", "seed=11"]
+
+
+@pytest.fixture(scope="module")
+def served(cluster: LocalCluster, serve_port: int, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    folder = tmp_path_factory.mktemp(MODEL)
+    publish_champion(cluster, folder, MODEL)
+    teacher = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.2}}
+    return deploy(cluster, folder, serve_port, MODEL, {"model": MODEL}, {"Teacher": teacher})
 
 
 @pytest.mark.cluster
-def test_a_training_is_submitted_as_a_job_and_registers_what_it_trained(
-    cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.timeout(600)
+def test_a_training_is_submitted_as_a_job_while_the_cluster_serves(
+    cluster: LocalCluster, served: Deployed, tmp_path: Path
 ) -> None:
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    client = JobSubmissionClient(cluster.environment["RAY_API_SERVER_ADDRESS"])
-    job = client.submit_job(
-        entrypoint=COMMAND.format(storage=tmp_path_factory.mktemp("job")),
-        # The tests are not uploaded with the product: the toy recipe is read where it lies.
-        runtime_env={
-            "env_vars": {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": cluster.environment["MLFLOW_TRACKING_URI"]}
-        },
-        entrypoint_num_cpus=0,
-    )
-    deadline = time.monotonic() + 180
-    while not (status := client.get_job_status(job)).is_terminal():
-        assert time.monotonic() < deadline, client.get_job_logs(job)[-3000:]
-        time.sleep(1)
-    said = client.get_job_logs(job)
-    assert status == JobStatus.SUCCEEDED, said[-3000:]
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [*TRAINING, "--storage", str(tmp_path / "storage"), "--cpus", "0.5"]
+    log = tmp_path / "log"
+    request = infer_request(model_metadata(served.url, MODEL), np.stack([SURE]), (0,), RequestOptions())
+    answered = []
+    with log.open("w") as stream, served.client() as client:
+        job = subprocess.Popen(
+            [ray, "job", "submit", "--working-dir", ".", "--", *command],
+            env=cluster.environment, cwd=ROOT, stdout=stream, stderr=stream,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 240
+            while job.poll() is None:
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                answered.append(client.post(request.path, content=request.body, headers=request.headers).status_code)
+                time.sleep(0.2)
+        finally:
+            job.kill()
+            job.wait()
+    said = log.read_text()
+    assert job.returncode == 0, said[-3000:]
+    assert "ploading package gcs://" in said  # the folder, for the driver and for the workers
     assert "epoch   2/2" in said
-    version = Registry().resolve("toy_images@candidate")
-    assert f"registered {version.reference}" in said
+    assert f"registered {Registry().resolve('toy_images@candidate').reference}" in said
+    assert len(answered) > 10
+    assert set(answered) == {200}
