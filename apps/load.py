@@ -11,7 +11,7 @@ from PIL import Image
 from apps.batching.batcher import Batcher, BatchLimits
 from apps.observe.metered import CountedAs
 from apps.observe.tracing import TraceArgs
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, Encoder, Encoding, TextEncoding
 from training.registry import Registry, Version

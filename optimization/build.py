@@ -32,13 +32,14 @@ from training.artifact import Artifact, load_artifact
 from training.champion import crown
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
-from training.launch.job import Compute
+from training.launch.job import Compute, Interrupted
 from training.lineage import task_params, version_tags
 from training.loop.training import TrainingError
 from training.options import absolute_path, add_training_arguments, read_compute, read_source
 from training.recipe import Recipe, flatten, override
 from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
+from training.train import EXIT_INTERRUPTED
 
 MAX_HARM = 0.01
 MEASURE_THREADS = 1
@@ -282,6 +283,9 @@ def main() -> None:
         plan = Plan(taught, read_source(arguments, location), read_compute(arguments))
         release, passed = build(version, plan, registry, arguments.cache_dir)
         comparison = json.loads(registry.read_artifact(release.run_id, "comparison.json"))
+    except Interrupted as stop:
+        print(f"optimization.build: {stop}", flush=True)
+        sys.exit(EXIT_INTERRUPTED)
     except (ValueError, TrainingError) as error:
         sys.exit(f"optimization.build: {error}")
     Console().print(comparison_table(release.reference, comparison))

@@ -37,7 +37,8 @@ from optimization.measure.paired import (
 )
 from optimization.measure.parity import parity
 from optimization.pair import Pair
-from optimization.runner import Runner, open_runner
+from optimization.runners.contract import Runner
+from optimization.runners.open import open_runner
 from optimization.variants import MAX_EXPORT_DIFFERENCE, QUANTIZATION_PARITY_ROWS
 from training.encoding import Array
 from training.evaluation.scores import check_logits, clopper_pearson, predict_in_batches

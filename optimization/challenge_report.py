@@ -36,8 +36,8 @@ def draw_class_deltas(outcome: Outcome) -> "Figure":
     names = [delta.label if len(delta.label) <= MAX_NAME else f"{delta.label[:MAX_NAME]}…" for delta in deltas]
     axes.set_yticks(range(len(deltas)), names[::-1])
     axes.set_ylim(-0.7, len(deltas) - 0.3)
-    reach = 1.15 * max(0.5, *(abs(delta.delta) * 100 for delta in deltas))
-    axes.set_xlim(-reach, reach)
+    points = [delta.delta * 100 for delta in deltas]
+    axes.set_xlim(min(-0.5, 1.1 * min(points)), max(0.5, 1.1 * max(points)))
     axes.xaxis.set_major_locator(MaxNLocator(9))
     plain(axes, "Challenger against champion, by class", "points of accuracy gained")
     marks = [

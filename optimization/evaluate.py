@@ -2,7 +2,7 @@
 
 import importlib
 
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.evaluate import run_command
 
 

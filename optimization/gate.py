@@ -150,8 +150,16 @@ def non_inferior(
     reference: str = "the reference",
 ) -> Check:
     """Passes when the lower bound of candidate minus reference accuracy is at least -`margin`."""
-    needed = minimum_rows(margin, confidence)
     paired = paired_difference(reference_correct, candidate_correct, confidence)
+    return within_margin(paired, margin, candidate, reference)
+
+
+def within_margin(
+    paired: PairedDifference, margin: float, candidate: str = "The candidate", reference: str = "the reference"
+) -> Check:
+    """`non_inferior` of a difference that was found before; fails where its rows are too few for the margin."""
+    confidence = paired.confidence
+    needed = minimum_rows(margin, confidence)
     if paired.rows < needed:
         sentence = (
             f"Too few rows: {paired.rows}; at least {needed} are needed to show at {confidence:.0%} confidence "

@@ -13,7 +13,8 @@ from optimization.quantize.aware import export_aware
 from optimization.quantize.choice import Quantization, precision_of, quantize
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.static import StaticInt8
-from optimization.runner import Runner, open_runner
+from optimization.runners.contract import Runner
+from optimization.runners.open import open_runner
 from training.artifact import MODEL_FILE, Artifact, Precision, write_artifact
 from training.encoding import Array, ImageEncoding
 from training.module import load_module, predictor

@@ -62,8 +62,15 @@ def write_model(
         "wide": np.zeros((4, work), np.float32),
         "narrow": np.zeros((work, 3), np.float32),
     }
+    # Stored in integers without a change of any answer: what is stored so is zero.
+    stored = []
+    if precision == "int8":
+        constants |= {"wide_int8": np.zeros((4, work), np.int8), "scale": np.float32(1.0)}
+        del constants["wide"]
+        stored = [helper.make_node("DequantizeLinear", ["wide_int8", "scale"], ["wide"])]
     graph = helper.make_graph(
         [
+            *stored,
             helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
             helper.make_node("Reshape", ["pixels", "flat"], ["rows"]),
             helper.make_node("MatMul", ["rows", "weights"], ["seen"]),
@@ -74,7 +81,7 @@ def write_model(
         "duel",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 1, 2, 2])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     return write_artifact(

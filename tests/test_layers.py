@@ -24,8 +24,13 @@ DOORS = {
     "ray.tune": {"training/tuning/search.py", "optimization/search.py"},
     "optuna": {"training/tuning/study.py"},
     "ray.data": {"training/data/ingest.py", "apps/batch.py"},
-    "onnxruntime": {"optimization/runner.py", "optimization/quantize/onnxruntime_door.py", "optimization/export.py"},
-    "tensorrt": {"optimization/runner.py", "optimization/export.py"},
+    "onnxruntime": {
+        "optimization/runners/onnx_runtime.py",
+        "optimization/quantize/onnxruntime_door.py",
+        "optimization/export.py",
+    },
+    "tensorrt": {"optimization/runners/tensorrt_engine.py"},
+    "coremltools": {"optimization/export.py"},
     "modelopt": {"optimization/quantize/modelopt_door.py"},
     "torchvision": {"training/models/torchvision_door.py"},
     "torch_pruning": {"optimization/prune/dependencies.py"},
@@ -40,7 +45,7 @@ DOORS_BY_FOLDER = {
     "torch": ("training/", "optimization/"),
 }
 # Doors that stand in the plan of the house and are not cut yet.
-PLANNED = ("tensorrt",)
+PLANNED: tuple[str, ...] = ()
 HEAVY = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "huggingface_hub"),
     *("ray", "mlflow", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "optuna"),
@@ -86,7 +91,9 @@ LIGHT = (
     "training/tuning/plots.py",
     "training/tuning/sweep.py",
     "optimization/release.py",
-    "optimization/runner.py",
+    "optimization/runners/open.py",
+    "optimization/graphs/check.py",
+    "optimization/graphs/strong_types.py",
     "optimization/measure/latency.py",
     "optimization/measure/measurement.py",
     "optimization/measure/exclusive.py",

@@ -50,6 +50,9 @@ class Augmentation:
     What befalls a row depends on seed, epoch and the row's number alone, never on the company it keeps.
     """
 
+    # Above 0: a part of at least this share of the area is enlarged to the whole image, with its sides' ratio changed
+    # from 3/4 to 4/3 (Szegedy et al. 2015). Photographs: 0.08 to 0.35.
+    crop: float = 0.0
     shift: float = 0.0  # largest shift, as a share of the side
     rotate_degrees: float = 0.0
     scale: float = 0.0  # largest relative zoom
@@ -112,6 +115,11 @@ class Recipe:
             raise ValueError(f"clip_norm is {self.clip_norm}: it must be above 0 (inf clips nothing)")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}: it must lie in 0 <= x < 1 (0 averages nothing)")
+        if not 0 <= self.augmentation.crop <= 1:
+            raise ValueError(
+                f"augmentation.crop is {self.augmentation.crop}: it is the smallest share of an image's area that is "
+                "cut out, 0 <= crop <= 1 (0 crops nothing)"
+            )
         if not 0 <= self.augmentation.erase <= 1:
             raise ValueError(f"augmentation.erase is {self.augmentation.erase}: it is a probability")
         if not all(0 < drop < 1 for drop in self.schedule.drops):

@@ -1,18 +1,16 @@
 """Registry: with its Run the one door to MLflow. Versions are published, resolved, fetched and promoted here."""
 
-import http.client
 import os
 import re
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.artifact import MANIFEST_FILE, sha256_of
+from training.reach import require_reachable
 from training.run import RegistryError as RegistryError
 from training.run import Run as Run
 from training.run import asking
@@ -20,7 +18,6 @@ from training.run import asking
 DIGEST_TAG = "tandem.digest"
 IDENTITY_TAG = "tandem.identity"
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own
-REACH_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,12 @@ class Registry:
         address = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         if not address:
             raise RegistryError("MLFLOW_TRACKING_URI is not set: set it to the address that `make up` prints")
-        _require_reachable(address)
+        try:
+            require_reachable(address)
+        except ConnectionError as error:
+            raise RegistryError(
+                f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
+            ) from error
         _quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -256,18 +258,3 @@ def _quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
-
-def _require_reachable(address: str) -> None:
-    """MLflow's client retries an absent server for minutes; a short look first gives a clear error at once."""
-    if not address.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=REACH_TIMEOUT_S):
-            return
-    except urllib.error.HTTPError:
-        return  # something answers; whether it is MLflow, the first real call will say
-    except (OSError, http.client.HTTPException) as error:
-        raise RegistryError(
-            f"no MLflow server answers at {address} ({error}): start one or set MLFLOW_TRACKING_URI"
-        ) from error

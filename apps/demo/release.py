@@ -28,7 +28,7 @@ from optimization.release import (
     load_release,
     publish_release,
 )
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import load_artifact
 from training.encoding import Array, softmax
 from training.evaluation.scores import predict_in_batches

@@ -17,7 +17,7 @@ from apps.demo.views import max_shifted_views, shifted_grid
 from optimization.build import MAX_HARM
 from optimization.cascade.calibration import Calibration, calibrate
 from optimization.release import VersionRef, load_release, publish_release
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from optimization.variants import threshold_split
 from training.address import absolute_location
 from training.artifact import Artifact, load_artifact

@@ -8,7 +8,7 @@ import numpy as np
 
 from apps.demo.views import Grid, averaged_over_views
 from optimization.measure.latency import measure_latency
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.encoding import Array, ImageEncoding
 

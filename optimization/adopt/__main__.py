@@ -5,10 +5,11 @@ import importlib
 import sys
 from pathlib import Path
 
-from optimization.adopt.adoption import CANDIDATE, adopt, doubt
+from optimization.adopt.adoption import adopt, doubt
 from optimization.adopt.flags import add_adoption_arguments, read_adoption
 from training.options import add_source_arguments
 from training.registry import Registry
+from training.train import CANDIDATE
 
 
 def main() -> None:

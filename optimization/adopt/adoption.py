@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from optimization.adopt.origin import Origin
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact
 from training.encoding import Array, TextEncoding
 from training.evaluation.scores import Evaluation, evaluate, predict_in_batches
 from training.lineage import version_tags
 from training.registry import Registry, Version
 from training.task import Source, Task, load_task
+from training.train import CANDIDATE
 
 ORIGIN_TAG = "tandem.origin"
-CANDIDATE = "candidate"
 TRIED_ROWS = 16
 # Sums of another order differ by less; an answer that depends on the rows beside it differs by more.
 MAX_DIFFERENCE = 1e-2

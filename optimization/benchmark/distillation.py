@@ -31,13 +31,14 @@ from optimization.distill.parameters import Distill, Hint
 from training.artifact import Artifact, load_artifact
 from training.benchmark.machine import describe, machine, write_report
 from training.benchmark.statistics import Difference, mean_difference, paired_ratio
-from training.launch.job import identity_of
+from training.launch.job import Interrupted, identity_of
 from training.loop.training import TrainingError
 from training.options import absolute_path, add_training_arguments, read_compute, read_source
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
 from training.registry import Registry
 from training.task import Task, load_task
+from training.train import EXIT_INTERRUPTED
 
 SMALLER, WITHIN = 3.0, 0.01
 
@@ -206,6 +207,9 @@ def main(given: Sequence[str] | None = None) -> None:
         if arguments.seeds < 1:
             raise ValueError(f"--seeds is {arguments.seeds}: train at least one student of each kind")
         findings = measure(arguments)
+    except Interrupted as stop:
+        print(f"optimization.benchmark.distillation: {stop}", flush=True)
+        sys.exit(EXIT_INTERRUPTED)
     except (ValueError, TrainingError) as error:
         sys.exit(f"optimization.benchmark.distillation: {error}")
     print(write(arguments, findings))

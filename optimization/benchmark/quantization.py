@@ -21,7 +21,7 @@ from optimization.quantize.low_precision import LowPrecision, cpu_support
 from optimization.quantize.mixed import Mixed, MixedPrecision, quantize_mixed
 from optimization.quantize.sensitivity_plot import sensitivity_plot
 from optimization.quantize.static import StaticInt8
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from optimization.table import size_text
 from optimization.variants import range_split
 from training.benchmark.machine import write_report

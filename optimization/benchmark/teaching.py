@@ -15,6 +15,7 @@ from optimization.distill.distillation import Distillation
 from optimization.distill.parameters import Distill
 from optimization.distill.student import distill
 from optimization.distill.teacher import TeacherPlace
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, load_artifact
 from training.evaluation.scores import predict_in_batches
 from training.launch.job import Compute, TrainJob, identity_of
@@ -26,7 +27,7 @@ from training.loop.step import Stepper
 from training.loop.training import Training
 from training.loop.worker import Worker
 from training.models.architecture import build
-from training.module import load_module, predictor
+from training.module import load_module
 from training.observe.clock import StepClock
 from training.recipe import Recipe
 from training.task import Source, Task
@@ -99,7 +100,7 @@ def train_alone(recipe: Recipe, task: Task, source: Source, compute: Compute, fo
 
 def gate_accuracy(artifact: Artifact, task: Task) -> float:
     gate = task.splits["gate"]
-    logits_BC = predict_in_batches(predictor(load_module(artifact)), gate.inputs)
+    logits_BC = predict_in_batches(open_runner(artifact, torch.get_num_threads()), gate.inputs)
     return float((logits_BC.argmax(axis=1) == gate.labels).mean())
 
 

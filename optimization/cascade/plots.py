@@ -92,7 +92,8 @@ def draw_resplits(found: Sequence[Resplits]) -> "Figure":
         harms = np.array([one.harm for one in plan.resplits])
         step = plan.max_harm / 28  # so that no bar lies across the bound
         edges = np.arange(0, max(1.6 * plan.max_harm, harms.max()) + step, step)
-        axes.hist(harms[harms <= plan.max_harm], edges, color=FIRST, alpha=0.85)
+        kept = np.minimum(harms[harms <= plan.max_harm], plan.max_harm - step / 1e6)  # what is at the bound has kept it
+        axes.hist(kept, edges, color=FIRST, alpha=0.85)
         axes.hist(harms[harms > plan.max_harm], edges, color=WORST, alpha=0.85)
         axes.axvline(plan.max_harm, color=WORST, linestyle="--", linewidth=1.3)
         axes.axvline(plan.mean_harm, color=INK, linewidth=1.2)

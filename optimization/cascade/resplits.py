@@ -77,7 +77,9 @@ class Resplits:
     def to_json(self) -> dict[str, Any]:
         shares = {"held": self.held, "held_all": self.held_all}
         means = {"mean_harm": self.mean_harm, "mean_deferral": self.mean_deferral, "mean_accuracy": self.mean_accuracy}
-        return {**asdict(self), **shares, **means}
+        # A column a figure: hundreds of calibrations name their fields once.
+        columns = {name: [getattr(one, name) for one in self.resplits] for name in Resplit.__dataclass_fields__}
+        return {**asdict(self), **shares, **means, "resplits": columns}
 
 
 def resplit(

@@ -46,6 +46,8 @@ class Distill:
     student: str | None = None
     # Changes of that recipe, each FIELD=VALUE.
     settings: tuple[str, ...] = ()
+    # A file of weights, or an Artifact's folder, that the student begins with; empty: from scratch.
+    init_from: str = ""
     # How the answers are compared: kl by their divergence (Hinton et al. 2015); dist by their correlation over the
     # classes of a row and over the rows of a class (Huang et al. 2022), which leaves a student that is much
     # smaller than its teacher free in the scale of its answers.

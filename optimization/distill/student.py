@@ -42,6 +42,11 @@ def distill(
     require_same_reading(artifact, recipe, task)
     distillation = Distillation(teacher, parameters, recipe.precision)
     if parameters.hints:
+        if compute.plan.pipeline > 1:
+            raise ValueError(
+                f"hints with pipeline {compute.plan.pipeline}: a process has some of the layers alone; leave out one "
+                "of the two"
+            )
         distillation.wrap(build(recipe.architecture, task.encoding))  # refused here, before workers are started
     taught = parameters.to_json() | {"student": None, "settings": []}  # which the recipe says
     job = TrainJob(
@@ -50,6 +55,7 @@ def distill(
         tracking_uri,
         run_id,
         identity_of(recipe, task.data_hash, artifact.digest, json.dumps(taught)),
+        init_from=Path(parameters.init_from).resolve() if parameters.init_from else None,
         make_loss=distillation,
         wrap=distillation.wrap if parameters.hints else None,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optimization.distill.layers import tap_layers
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, load_artifact
 from training.encoding import ImageEncoding
 from training.module import load_module

@@ -112,7 +112,7 @@ def _measure(folder: Path, threads: int, batch_sizes: Sequence[int]) -> _Reading
     batches = [sample_batch(artifact, size) for size in batch_sizes]
     before_bytes = _resident_bytes()
     began_s = time.perf_counter()
-    from optimization.runner import open_runner
+    from optimization.runners.open import open_runner
 
     runner = open_runner(artifact, threads)
     runner(batches[0])

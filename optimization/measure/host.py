@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+from optimization.cpu import read_cpu
 
 # Instructions that decide how fast low-precision arithmetic is.
 NOTABLE_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -88,7 +89,7 @@ class LoadWatch:
 
 def describe_host(threads: int, libraries: Sequence[str] = LIBRARIES) -> Host:
     """This host, with the installed versions of `libraries` (those missing are left out)."""
-    model, flags = _cpu()
+    model, flags = read_cpu()
     versions = []
     for library in libraries:
         try:
@@ -123,14 +124,3 @@ def _machine_seconds() -> tuple[float | None, float | None]:
 def _own_seconds() -> float:
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
-
-
-def _cpu() -> tuple[str, frozenset[str]]:
-    cpuinfo = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    return model, frozenset((fields.get("flags") or fields.get("Features") or "").split())

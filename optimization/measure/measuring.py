@@ -15,7 +15,8 @@ from optimization.measure.latency import BATCH_SIZES, measure_latency
 from optimization.measure.measurement import Measurement, Paired
 from optimization.measure.paired import class_deltas, flip_rate, paired_difference
 from optimization.measure.parity import parity
-from optimization.runner import Runner, open_runner
+from optimization.runners.contract import Runner
+from optimization.runners.open import open_runner
 from training.artifact import Artifact
 from training.encoding import Array
 from training.evaluation.scores import check_logits, clopper_pearson, predict_in_batches

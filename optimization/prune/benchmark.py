@@ -25,7 +25,7 @@ from optimization.prune.counts import Counts, count
 from optimization.prune.fine_tune import School
 from optimization.prune.settings import Prune
 from optimization.prune.structured import prune
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
 from training.encoding import Array, output_spec
 from training.models.architecture import Architecture, build

@@ -14,7 +14,7 @@ from optimization.export import export_onnx
 from optimization.measure.latency import Speedup, measure_latency, speedup
 from optimization.prune.counts import Counts
 from optimization.prune.group import PruneError
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from training.encoding import Array, Encoding, output_spec
 
 ROUNDS, CALLS = 15, 10

@@ -14,7 +14,7 @@ import numpy as np
 from optimization.quantize.cpu import IntegerType
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.ranges import Range
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from training.encoding import Array
 
 

@@ -14,7 +14,7 @@ from optimization.quantize.error import QuantizationError
 from optimization.quantize.graph import WEIGHTED
 from optimization.quantize.rows import feeds
 from optimization.quantize.static import Calibrated
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from training.encoding import Array, TensorSpec
 
 Metric = Literal["kl", "mse"]

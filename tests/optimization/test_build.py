@@ -13,9 +13,11 @@ from optimization.adopt.adoption import Adoption, adopt
 from optimization.adopt.graft import Scaling
 from optimization.adopt.origin import FromOnnx
 from optimization.build import Plan, build, main, student_reference
+from optimization.challenge import Terms, challenge
+from optimization.contender import fetch_contender, teacher_alone
 from optimization.distill.parameters import Distill, Hint
 from optimization.release import Release, endpoint_name, load_release
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.optimization.adopt.graphs import MEAN, STD, model, save
 from tests.toys import images
 from training.artifact import load_artifact
@@ -134,6 +136,17 @@ def test_the_release_pairs_two_versions_by_their_digests(
         assert float(version.tags["tandem.accuracy"]) == pytest.approx(accuracies[artifact.manifest.variant], abs=1e-5)
         assert int(float(version.tags["tandem.size_bytes"])) == pytest.approx(artifact.size_bytes, rel=1e-4)
     assert min(accuracies.values()) > 0.93
+
+
+def test_a_built_pair_is_held_to_what_its_parts_were_converted_from(
+    registry: Registry, built: tuple[Version, bool], cache: Path, task: Task
+) -> None:
+    contender = fetch_contender(registry, built[0], cache)
+    outcome = challenge(contender, teacher_alone(contender), task, Terms(timed_rows=20, rounds=6))
+    parity = [check for check in outcome.verdict.checks if check.name == "parity"]
+    assert len(parity) == 2 and all(check.passed for check in parity)
+    assert "(teacher-fp32) and what it was made from (teacher)" in parity[0].sentence
+    assert outcome.challenger.size_bytes > outcome.champion.size_bytes
 
 
 def test_every_variant_is_registered_with_its_descent(

@@ -1,5 +1,8 @@
+import importlib.util
 import logging
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -8,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optimization.export import ExportError, export_onnx
-from optimization.runner import onnx_session
+from optimization.export import ExportError, export_coreml, export_onnx, export_torch_program
+from optimization.runners.onnx_runtime import onnx_session
 from tests.language_models import KINDS, language_params
 from tests.toys import IMAGES, TEXTS, VOCABULARY
 from training.encoding import Array, Encoding, output_spec
@@ -170,3 +173,88 @@ def test_the_exporter_leaves_no_trace(capfd: Any, tmp_path: Path, monkeypatch: p
     assert capfd.readouterr().out == ""
     assert logging.getLogger("torch.onnx").level == level
     assert list(tmp_path.iterdir()) == []
+
+
+PROGRAMS = ("convnet", "dense", "transformer", "bag", "resnet20")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_torch_program_answers_as_its_module_at_every_size(name: str) -> None:
+    encoding, architecture = MODELS[name]
+    module = build(architecture, encoding)
+    program = export_torch_program(module, _batch(encoding, 4), encoding.input_spec).module()
+    for rows in (1, 2, 5):
+        for length in (1, 6, 17) if encoding is TEXTS else (6,):
+            batch = torch.from_numpy(_batch(encoding, rows, length))
+            with torch.inference_mode():
+                torch.testing.assert_close(program(batch), module.eval()(batch), rtol=0, atol=1e-5)
+
+
+def test_a_torch_program_of_a_network_that_unrolls_is_refused() -> None:
+    encoding, architecture = MODELS["lstm"]
+    with pytest.raises(ExportError, match=r"torch\.export failed"):
+        export_torch_program(build(architecture, encoding), _batch(encoding, 4), encoding.input_spec)
+
+
+def test_a_torch_program_has_finite_weights_and_open_axes() -> None:
+    encoding, architecture = MODELS["dense"]
+    module = build(architecture, encoding)
+    with pytest.raises(ExportError, match="needs a size of 2 or more"):
+        export_torch_program(module, _batch(encoding, 1), encoding.input_spec)
+    with torch.no_grad():
+        next(module.parameters())[0, 0] = torch.nan
+    with pytest.raises(ExportError, match=r"2\.weight hold values that are not finite"):
+        export_torch_program(module, _batch(encoding, 4), encoding.input_spec)
+
+
+def _to_coreml(target: Path) -> None:
+    encoding, architecture = MODELS["dense"]
+    module = build(architecture, encoding)
+    export_coreml(module, _batch(encoding, 4), encoding.input_spec, output_spec(encoding), target)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("coremltools") is not None, reason="coremltools is installed")
+def test_core_ml_without_its_tools_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="needs coremltools, which is not installed: pip install coremltools"):
+        _to_coreml(tmp_path / "a.mlpackage")
+
+
+@pytest.fixture
+def coremltools(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The part of coremltools' documented API that is called, which keeps what it is given."""
+
+    class Package:
+        def save(self, target: str) -> None:
+            Path(target).mkdir()
+
+    fake: Any = ModuleType("coremltools")
+    fake.given = []
+    fake.TensorType = lambda name: name
+
+    def convert(program: Any, outputs: list[str]) -> Package:
+        fake.given.append((program, outputs))
+        return Package()
+
+    fake.convert = convert
+    monkeypatch.setitem(sys.modules, "coremltools", fake)
+    return fake
+
+
+def test_core_ml_is_given_a_program_of_plain_operators(coremltools: Any, tmp_path: Path) -> None:
+    _to_coreml(tmp_path / "a.mlpackage")
+    ((program, outputs),) = coremltools.given
+    assert outputs == ["logits"]
+    assert program.dialect == "ATEN"
+    assert (tmp_path / "a.mlpackage").is_dir()
+    for wrong in ("a.mlpackage", "b.onnx"):
+        with pytest.raises(ExportError, match=r"whose name ends in \.mlpackage"):
+            _to_coreml(tmp_path / wrong)
+
+
+def test_core_mls_own_refusal_is_passed_on(coremltools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no op for warp")
+
+    monkeypatch.setattr(coremltools, "convert", refuse)
+    with pytest.raises(ExportError, match="coremltools cannot convert the module: no op for warp"):
+        _to_coreml(tmp_path / "a.mlpackage")

@@ -15,7 +15,7 @@ import pytest
 
 from apps.launcher.local import ROOT, LocalCluster
 from optimization.release import load_release
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.serve.deployed import Deployed, deploy
 from tests.shared_data import data_folder
 from training.artifact import load_artifact

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadtests.metrics import Window, discover, fetch
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.serve.deployed import deploy, until
 from tests.tiny import SURE, UNSURE, logits, publish_tiny
 from training.artifact import load_artifact

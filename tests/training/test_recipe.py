@@ -83,6 +83,8 @@ def test_a_setting_that_does_not_fit_is_refused_with_what_there_is(setting: str,
         "early_stopping=-1",
         "focal_gamma=-1",
         "augmentation.erase=2",
+        "augmentation.crop=1.5",
+        "augmentation.crop=-0.1",
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(setting: str) -> None:

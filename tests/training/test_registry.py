@@ -17,7 +17,8 @@ from training.artifact import MANIFEST_FILE, Artifact, load_artifact
 from training.champion import MOVE_NOTE, Standing, crown, roll_back
 from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
-from training.registry import DIGEST_TAG, IDENTITY_TAG, REACH_TIMEOUT_S, Registry, RegistryError, Run
+from training.reach import REACH_TIMEOUT_S
+from training.registry import DIGEST_TAG, IDENTITY_TAG, Registry, RegistryError, Run
 
 pytestmark = pytest.mark.slow
 
@@ -378,7 +379,7 @@ def test_an_absent_server_is_said_at_once() -> None:
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert REACH_TIMEOUT_S < 12
-    monkeypatch.setattr("training.registry.REACH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("training.reach.REACH_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(RegistryError, match="no MLflow server answers"):

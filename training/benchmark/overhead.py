@@ -22,7 +22,7 @@ from pathlib import Path
 from training.benchmark.machine import describe, machine, write_report
 from training.benchmark.pace import Turns, block_count, block_rates
 from training.benchmark.statistics import Ratio, paired_ratio, spread
-from training.launch.job import NICENESS, Compute, TrainJob
+from training.launch.job import GIVES_WAY, Compute, TrainJob
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.recipe import Recipe, override
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace, workers: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         own = [sys.executable, "-m"]
         # Ray's workers give way to what serves; without Ray they shall find the machine as those do.
-        polite = ["nice", "-n", str(NICENESS)]
+        polite = ["nice", "-n", str(GIVES_WAY)]
         alone = (
             own
             if workers == 1

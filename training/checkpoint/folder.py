@@ -58,14 +58,14 @@ class Folder:
             # An object appears when it is closed.
             with self.filesystem.open_output_stream(path) as stream:
                 hashing = _Hashing(stream)
-                write(cast(IO[bytes], hashing))
+                _write(write, hashing)
             return hashing.hexdigest()
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         scratch = f"{path}.{os.getpid()}.part"
         try:
             with open(scratch, "wb") as stream:  # noqa: PTH123
                 hashing = _Hashing(stream)
-                write(cast(IO[bytes], hashing))
+                _write(write, hashing)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(scratch, path)  # noqa: PTH105
@@ -98,6 +98,16 @@ class Folder:
                 self.filesystem.delete_dir(path)
             elif kind != FileType.NotFound:
                 self.filesystem.delete_file(path)
+
+
+def _write(write: Write, stream: "_Hashing") -> None:
+    """Raises OSError where the place is full or away, also where `torch.save` makes another error of it."""
+    try:
+        write(cast(IO[bytes], stream))
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 class _Hashing(io.RawIOBase):

@@ -1,11 +1,12 @@
 """Keeper: saves a training by time and by epoch while it runs."""
 
+import contextlib
 import time
 from collections.abc import Callable
 
 from training.checkpoint.saver import AsyncSaver
 from training.loop.batches import Batch
-from training.loop.training import EpochRecord, Position, Training
+from training.loop.training import EpochRecord, Position, Training, TrainingError
 from training.loop.watcher import Watcher
 from training.observe.clock import StepClock
 
@@ -17,8 +18,9 @@ class Keeper(Watcher):
 
     The first worker's copy is everyone's: replicas are alike, and the others need no Keeper. Where the model is cut
     among the workers (`is_sharded`) each has one, and all together gather the state in the first, whose saver writes
-    it; that is done at epochs' ends alone, since their clocks do not agree within one. A save that comes due while one
-    is still being written is left to the next step, so a slow store makes checkpoints rarer and training no slower.
+    it; that is done at epochs' ends alone, since their clocks do not agree within one. A save that comes due by time
+    while one is still being written is left to the next step, so a slow store makes those rarer and training no slower;
+    one at an epoch's end waits.
     """
 
     def __init__(
@@ -42,10 +44,14 @@ class Keeper(Watcher):
         if self._is_sharded or self._saver is None:
             return
         every_s = URGENT_EVERY_S if self._is_urgent() else self._every_s
-        if time.monotonic() - self._saved_at >= every_s and not self._saver.busy:
+        if time.monotonic() - self._saved_at < every_s or self._saver.busy:
+            return
+        with contextlib.suppress(TrainingError):  # not finite: all workers find so at the same step, and end together
+            training.require_finite()
             self._save(training)
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
+        """Its weights are finite: all workers have looked."""
         if record.epoch % self._every_epochs == 0 or training.finished:
             self._save(training)
 
@@ -55,13 +61,13 @@ class Keeper(Watcher):
 
     def end(self, training: Training) -> None:
         """Raises CheckpointError where what was trained last is not kept, and SupersededError where it is another's."""
+        training.require_finite()
         if training.position != self._saved:
             self._save(training)
         if self._saver:
             self._saver.finish()
 
     def _save(self, training: Training) -> None:
-        training.require_finite()
         position = training.position
         state = training.state()
         if self._saver:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # How much nicer than others a training's processes on the cluster are: an epoch may take longer, a request may not.
-NICENESS = 10
+GIVES_WAY = 10
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from training.checkpoint.folder import Folder
 from training.checkpoint.store import SupersededError
 from training.cluster import connect
-from training.launch.job import NICENESS, Compute, Interrupted, TrainJob
+from training.launch.job import GIVES_WAY, Compute, Interrupted, TrainJob
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
@@ -42,7 +42,7 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
         os.environ.setdefault(name, value)
     connect()
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     folder = RunFolder(compute.folder(job))
     owner = uuid.uuid4().hex
@@ -56,6 +56,9 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": job, "compute": compute, "owner": owner},
+        torch_config=TorchConfig(
+            backend=compute.plan.backend("cuda" if gpus else "cpu"), timeout_s=int(compute.plan.timeout_s)
+        ),
         scaling_config=ScalingConfig(
             num_workers=workers,  # type: ignore[arg-type]  # Train V2's takes a range
             use_gpu=gpus > 0,
@@ -132,7 +135,7 @@ def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     _quiet_ray_train()
-    os.nice(NICENESS)
+    os.nice(GIVES_WAY)
     job, compute, owner = config["job"], config["compute"], config["owner"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))

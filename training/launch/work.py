@@ -18,9 +18,8 @@ from training.loop.losses import make_loss
 from training.loop.training import Training, TrainingError
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
-from training.models.architecture import build
 from training.models.pretrained import load_pretrained
-from training.models.recompute import recompute_activations
+from training.models.untrained import untrained
 from training.models.weights import load_weights
 from training.observe.json_log import JsonLog
 from training.observe.profile import Profile
@@ -53,11 +52,8 @@ def work(
     import torch
 
     torch.set_num_threads(compute.threads)
-    torch.manual_seed(job.recipe.seed)
     task = load_task(job.recipe.task, job.source, job.recipe.task_params)
-    module = build(job.recipe.architecture, task.encoding)
-    if job.recipe.recompute_activations:
-        recompute_activations(module)
+    module = untrained(job.recipe, task.encoding)
     folder = RunFolder(compute.folder(job), compute.keep_last)
     attempt = folder.begin_attempt(worker, owner)
     if attempt.state is not None and worker.rank == 0:
@@ -88,12 +84,14 @@ def work(
             )  # fmt: skip
     except (Exception, KeyboardInterrupt) as error:
         # By now the write that was under way is over.
-        if worker.rank == 0 and (notes_faults or isinstance(error, TrainingError | SupersededError)):
-            _note(folder, attempt, error)
+        told: BaseException = error
         if isinstance(error, TrainingError):
-            kept = _where_kept(folder, compute.folder(job))
-            raise TrainingError(f"{error}; the state before it is {kept}") from error
-        raise
+            told = TrainingError(f"{error}; the state before it is {_where_kept(folder, compute.folder(job))}")
+        if worker.rank == 0 and (notes_faults or isinstance(error, TrainingError | SupersededError)):
+            _note(folder, attempt, told)
+        if told is error:
+            raise
+        raise told from error
 
 
 def _note(folder: RunFolder, attempt: Attempt, error: BaseException) -> None:

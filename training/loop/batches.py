@@ -3,6 +3,7 @@
 Shape suffixes: N rows, B batch, C classes.
 """
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -18,25 +19,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.encoding import Encoding, TextEncoding
-from training.loop.augment import preparation
+from training.loop.augment import preparation, prepare
 from training.loop.losses import balanced_probabilities
 from training.loop.mixing import mix
 from training.loop.order import EpochOrder, epoch_order, share, steps_per_epoch
+from training.loop.placement import place
 from training.loop.worker import Worker
 from training.recipe import Recipe
 from training.task import Split
 
 PREFETCH = 2  # batches a loading thread is ahead
 MAX_LOADERS = 8
-# A train split that takes less than this share of a GPU's free memory lives there: no copy a step, and the
-# augmentation runs where it is fastest.
+# A train split that takes less than this share of a GPU's free memory lives there, where nothing is done to its rows on
+# the CPU: no copy a step.
 RESIDENT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's share of a batch of `rows` rows; `targets` are int64 [B], or probabilities [B, C] when mixed."""
+    """A worker's share of the batch of `epoch` and `step`, which has `rows` rows in all.
 
+    `targets` are int64 [B], or probabilities [B, C] when mixed. Until it is finished a batch that is to be mixed may
+    hold, after the worker's own rows, the partner of each.
+    """
+
+    epoch: int
+    step: int
     ids: NDArray[np.int64]
     inputs: Tensor
     targets: Tensor
@@ -46,8 +54,10 @@ class Batch:
 class Batches:
     """The train split as batches, a pure function of (seed, epoch, step) and of this worker's place among the others.
 
-    Rows lie in memory, memory-mapped on disk, or on the GPU where they fit; threads gather, augment and pin the next
-    batches meanwhile. They are threads because all they do lets go of the interpreter, and arrays are shared by them.
+    Rows lie in memory, memory-mapped on disk, or on the GPU where they fit. Threads read the next batches meanwhile.
+    For a model on the CPU they finish them; for one on a GPU they pin them, and `to_device` finishes them there, where
+    it is fastest to change a whole batch at once. They are threads because all they do lets go of the interpreter, and
+    arrays are shared by them.
     """
 
     def __init__(self, recipe: Recipe, encoding: Encoding, train: Split, worker: Worker) -> None:
@@ -90,46 +100,70 @@ class Batches:
             for waiting in ahead:
                 waiting.cancel()
 
+    def to_device(self, batch: Batch) -> Batch:
+        """`batch` where the model is, finished; the copy to a GPU goes on while the caller does."""
+        if not self._travels:
+            return batch
+        inputs, targets = (part.to(self._worker.device, non_blocking=True) for part in (batch.inputs, batch.targets))
+        return self._finished(dataclasses.replace(batch, inputs=inputs, targets=targets))
+
+    def rows(self, ids: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Inputs, augmented for `epoch`, and int64 labels of any rows of the split, where the model is."""
+        inputs, labels = (part.to(self._worker.device) for part in self._rows_read(ids, epoch))
+        return prepare(self._prepare.on_device, inputs, epoch, ids), labels
+
     def _read(self, order: EpochOrder, epoch: int, step: int) -> Batch:
         worker, whole = self._worker, order.batch(step)
         ids = share(whole, worker.rank, worker.world_size)
-        inputs, targets = self.rows(ids, epoch)
-        if self._mixes:
+        if self._mixes and worker.world_size > 1:
             # The partner is the next row of the global batch, so that it does not depend on the number of workers.
-            partners = share(np.roll(whole, -1), worker.rank, worker.world_size)
-            partner_inputs, partner_targets = self.rows(partners, epoch)
-            inputs, targets = mix(
-                inputs, partner_inputs, self._one_hot(targets), self._one_hot(partner_targets),
-                self._recipe.augmentation, self._recipe.seed, epoch, step,
-            )  # fmt: skip
-        if worker.on_gpu and self._resident is None:
-            inputs, targets = inputs.pin_memory(), targets.pin_memory()
-        return Batch(ids, inputs, targets, len(whole))
+            ids = np.concatenate([ids, share(np.roll(whole, -1), worker.rank, worker.world_size)])
+        inputs, targets = self._rows_read(ids, epoch)
+        if self._travels:
+            return Batch(epoch, step, ids, inputs.pin_memory(), targets.pin_memory(), len(whole))
+        return self._finished(Batch(epoch, step, ids, inputs, targets, len(whole)))
 
-    def rows(self, ids: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Inputs, augmented for `epoch`, and int64 labels of any rows of the split."""
+    def _rows_read(self, ids: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Inputs, with what is done to them on the CPU, and labels, where they lie."""
         if self._resident is not None:
             inputs, labels = self._resident
-            where = torch.from_numpy(ids).to(inputs.device)
-            return self._prepare(inputs[where], epoch, ids), labels[where]
-        inputs = torch.from_numpy(self._train.inputs[ids])
-        return self._prepare(inputs, epoch, ids), torch.from_numpy(self._train.labels[ids])
+            where = place(ids, inputs.device)
+            return inputs[where], labels[where]
+        inputs, labels = torch.from_numpy(self._train.inputs[ids]), torch.from_numpy(self._train.labels[ids])
+        return prepare(self._prepare.on_cpu, inputs, epoch, ids), labels
 
-    def _one_hot(self, targets: Tensor) -> Tensor:
-        return functional.one_hot(targets, self._classes).to(torch.float32)
+    def _finished(self, batch: Batch) -> Batch:
+        """`batch` as the model shall see it: each row changed by its own draws, then mixed with its partner."""
+        inputs = prepare(self._prepare.on_device, batch.inputs, batch.epoch, batch.ids)
+        if not self._mixes:
+            return dataclasses.replace(batch, inputs=inputs)
+        rows, partner_rows = self._partnered(inputs)
+        targets, partner_targets = self._partnered(functional.one_hot(batch.targets, self._classes).to(torch.float32))
+        inputs, targets = mix(
+            rows, partner_rows, targets, partner_targets,
+            self._recipe.augmentation, self._recipe.seed, batch.epoch, batch.step,
+        )  # fmt: skip
+        return dataclasses.replace(batch, ids=batch.ids[: len(inputs)], inputs=inputs, targets=targets)
 
-    def to_device(self, batch: Batch) -> Batch:
-        """`batch` where the model is; the copy to a GPU goes on while the caller does."""
-        if not self._worker.on_gpu or self._resident is not None:
-            return batch
-        inputs, targets = (part.to(self._worker.device, non_blocking=True) for part in (batch.inputs, batch.targets))
-        return Batch(batch.ids, inputs, targets, batch.rows)
+    def _partnered(self, parts: Tensor) -> tuple[Tensor, Tensor]:
+        """A worker's own of what was read to be mixed, and its partners'; alone, it has them all itself."""
+        if self._worker.world_size == 1:
+            return parts, parts.roll(-1, 0)
+        own, partners = parts.chunk(2)
+        return own, partners
+
+    @property
+    def _travels(self) -> bool:
+        """Whether batches are read elsewhere than where the model is."""
+        return self._worker.on_gpu and self._resident is None
 
     @cached_property
     def _resident(self) -> tuple[Tensor, Tensor] | None:
-        """Inputs and labels on the GPU, where they fit well."""
+        """Inputs and labels on the GPU, where they fit well and are wanted nowhere else."""
         worker, inputs = self._worker, self._train.inputs
-        if not worker.on_gpu or inputs.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(worker.device)[0]:
+        if not worker.on_gpu or self._prepare.on_cpu:
+            return None
+        if inputs.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(worker.device)[0]:
             return None
         # A copy, since a memory-mapped array may be read-only, which tensors cannot be.
         return torch.from_numpy(np.array(inputs)).to(worker.device), torch.from_numpy(self._train.labels).to(

@@ -1,9 +1,9 @@
 """untrained(): the module that a training by a Recipe begins with, the same in every process."""
 
-import torch
 from torch import nn
 
 from training.encoding import Encoding
+from training.loop.worker import seed_everything
 from training.models.architecture import build
 from training.models.recompute import recompute_activations
 from training.recipe import Recipe
@@ -14,7 +14,7 @@ def untrained(recipe: Recipe, encoding: Encoding) -> nn.Module:
 
     Pretrained weights are not loaded: `load_pretrained` does that, once a training and not whenever it goes on.
     """
-    torch.manual_seed(recipe.seed)
+    seed_everything(recipe.seed)
     module = build(recipe.architecture, encoding)
     if recipe.recompute_activations:
         recompute_activations(module)

@@ -15,7 +15,7 @@ from optimization.release import (
     load_release,
     publish_release,
 )
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests import toys
 from training.artifact import Artifact, load_artifact, write_artifact
 from training.encoding import output_spec

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from apps.demo.views import averaged_over_views, jittered_grid, max_shifted_views, shifted_grid
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from tests.tiny import SCALE, onnx_model
 
 IMAGES_BCHW = np.random.default_rng(0).integers(0, 256, (5, 1, 2, 2), dtype=np.uint8)

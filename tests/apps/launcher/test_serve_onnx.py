@@ -11,7 +11,7 @@ import pytest
 from apps.launcher.local import ROOT
 from apps.launcher.ports import free_block, reserve_block
 from apps.launcher.serve_onnx import ModelError, pack, parser, read_tensors, serve
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.tiny import UNSURE, logits, onnx_model
 
 

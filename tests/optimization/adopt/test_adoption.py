@@ -17,7 +17,7 @@ from optimization.adopt.__main__ import main
 from optimization.adopt.adoption import ORIGIN_TAG, Adoption, AdoptionError, adopt, doubt, examine
 from optimization.adopt.graft import Scaling
 from optimization.adopt.origin import FromOnnx, FromTorch, Origin
-from optimization.runner import open_runner
+from optimization.runners.open import open_runner
 from tests.optimization.adopt.graphs import MEAN, STD, WEIGHTS, logits_of, model, save, scaled
 from tests.shared_data import data_folder, weights_folder
 from tests.toys import images, texts

@@ -49,8 +49,8 @@ def test_few_rows_give_the_promise_on_average_which_is_then_kept() -> None:
 
 def test_it_is_json_with_its_shares(found: Resplits) -> None:
     data = json.loads(json.dumps(found.to_json()))
-    assert data["held"] == found.held and len(data["resplits"]) == 150
-    assert data["mean_deferral"] == pytest.approx(np.mean([one["deferral"] for one in data["resplits"]]))
+    assert data["held"] == found.held and len(data["resplits"]["harm"]) == 150
+    assert data["mean_deferral"] == pytest.approx(np.mean(data["resplits"]["deferral"]))
 
 
 @pytest.mark.parametrize(("rows", "temperature_rows"), [(50, 10), (20, 20), (20, 0)])

@@ -9,7 +9,16 @@ from training.recipe import override
 
 def test_parameters_go_through_json() -> None:
     made = Distill(
-        "digits_student", ("epochs=3",), "dist", 2.0, 0.5, 2.0, 1.0, (Hint("layer2", "4"), Hint("layer3", "5")), 0.3
+        "digits_student",
+        ("epochs=3",),
+        "w.pt",
+        "dist",
+        2.0,
+        0.5,
+        2.0,
+        1.0,
+        (Hint("layer2", "4"), Hint("layer3", "5")),
+        0.3,
     )
     assert Distill.from_json(json.loads(json.dumps(made.to_json()))) == made
     assert Distill.from_json({}) == Distill()

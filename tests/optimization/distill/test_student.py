@@ -99,6 +99,16 @@ def test_a_student_with_hints_and_mixed_rows_is_kept_without_its_projections(
     assert student.manifest.parent == teacher.digest
 
 
+def test_a_student_may_begin_with_weights_that_are_there(toy: Task, tmp_path: Path, here: Compute) -> None:
+    teacher = write_teacher(tmp_path, toy, CONVNET)
+    still = dataclasses.replace(RECIPE, architecture=CONVNET, epochs=1, optimizer=Optimizer("sgd", lr=1e-9))
+    place, parameters = TeacherPlace(teacher.folder), Distill(init_from=str(teacher.folder))
+    student = distill(place, parameters, still, toy, Source(), here, tmp_path / "student")
+    before = load_module(teacher).state_dict()
+    for name, parameter in load_module(student).named_parameters():
+        torch.testing.assert_close(parameter, before[name], rtol=0, atol=1e-6)
+
+
 def test_hints_teach_a_layer_to_foretell_its_teachers(toy: Task, teacher: Artifact, here: Compute) -> None:
     """Taught by hints alone, the student's layers tell most of the teacher's; the projections learn too."""
     distances = {}
@@ -164,6 +174,9 @@ def test_a_teacher_that_reads_otherwise_than_the_task_is_refused(tmp_path: Path,
         distill(place, Distill(), recipe, renewed, Source(), here, tmp_path / "s")
     with pytest.raises(ValueError, match="the teacher has no layer 'nowhere'"):
         distill(place, Distill(hints=(Hint("nowhere", "body"),)), recipe, words, Source(), here, tmp_path / "s")
+    piped = Compute(workers=2, plan=Plan(pipeline=2), storage=here.storage)
+    with pytest.raises(ValueError, match="hints with pipeline 2"):
+        distill(place, Distill(hints=(Hint("body", "body"),)), recipe, words, Source(), piped, tmp_path / "s")
     assert not Path(here.storage).exists()  # refused before anything was trained
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from training.encoding import Array, TensorSpec
 
 IMAGES = TensorSpec("image", "UINT8", (-1, 3, 8, 8))

@@ -19,7 +19,7 @@ from optimization.quantize.error import QuantizationError
 from optimization.quantize.fake import RANGE_UNIT
 from optimization.quantize.onnxruntime_door import optimized
 from optimization.quantize.static import Calibrated, StaticInt8, quantize_static
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from optimization.variants import aware_variant, range_split
 from tests.toys import digits_recipe_student, write_torch
 from training.artifact import Artifact, load_artifact

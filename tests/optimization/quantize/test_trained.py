@@ -8,7 +8,7 @@ import pytest
 
 from optimization.quantize.dynamic import quantize_dynamic
 from optimization.quantize.static import quantize_static
-from optimization.runner import onnx_session
+from optimization.runners.onnx_runtime import onnx_session
 from tests.toys import VOCABULARY
 from training.encoding import Array, Encoding
 from training.task import Task

@@ -77,15 +77,15 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 
 def test_a_killed_training_goes_on_and_ends_as_the_undisturbed_one(alone: dict[str, Tensor], tmp_path: Path) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "0:9,0:5"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "0:9,0:5"]
     for _ in range(2):
         assert _run(tmp_path, *options).returncode == -signal.SIGKILL
     assert _same(_finish(tmp_path, *options), alone)
     _require_every_row_once_an_epoch(tmp_path)
     first, second = _recoveries(tmp_path)
     assert first["cause"] == "killed: it ended without a word"
-    # Written at least every 0.05 s, by steps of 0.03 s: a few steps were lost, and not the whole training.
-    assert 0 <= first["steps_redone"] <= 15
+    # Written at least every 0.05 s, by steps of 0.08 s: a few steps were lost, and not the whole training.
+    assert 0 <= first["steps_redone"] <= 8
     assert (first["epoch"], first["step"]) > (1, 0)
     assert second["seconds_to_next_step"] > 0
 
@@ -93,7 +93,7 @@ def test_a_killed_training_goes_on_and_ends_as_the_undisturbed_one(alone: dict[s
 def test_a_killed_worker_of_torchrun_takes_the_group_back_to_the_last_checkpoint(
     together: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "1:8"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "1:8"]
     assert _run(tmp_path, *options, processes=2).returncode != 0
     assert _same(_finish(tmp_path, *options, processes=2), together)
     _require_every_row_once_an_epoch(tmp_path)
@@ -111,7 +111,7 @@ def test_a_model_that_is_cut_among_workers_goes_on_at_the_last_epoch(tmp_path: P
 
 
 def test_a_training_goes_from_two_workers_to_one_and_back(tmp_path: Path) -> None:
-    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.03", "--kill", "1:8,0:7"]
+    options = ["--checkpoint-every-s", "0.05", "--pause-s", "0.08", "--kill", "1:8,0:7"]
     assert _run(tmp_path, *options, processes=2).returncode != 0
     assert _run(tmp_path, *options).returncode == -signal.SIGKILL
     _finish(tmp_path, *options, processes=2)

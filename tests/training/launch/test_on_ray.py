@@ -22,6 +22,7 @@ from training.loop.worker import Worker
 from training.registry import Registry
 
 PROGRAM = "training.benchmark.trainee"
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_workers_that_fail_for_good_are_told_of_in_one_line() -> None:
@@ -126,8 +127,8 @@ def test_ray_workers_train_on_after_two_were_killed_and_the_driver_too(cluster: 
     first, second, third = _recoveries(disturbed)
     assert "worker 1" in first["cause"]
     assert "worker 0" in second["cause"]
-    # Ray Train's controller may outlive a worker of the driver that was killed, and tell of it.
-    assert third["cause"].startswith("killed: it ended without a word") or "worker" in third["cause"]
+    # Ray's controller may outlive the driver for a moment, and say that the workers went.
+    assert third["cause"] == "killed: it ended without a word" or "worker" in third["cause"]
     assert all(recovery["seconds_to_next_step"] > 0 for recovery in (first, second, third))
     history = MlflowClient(registry.tracking_uri).get_metric_history(run.run_id, "val_loss")
     assert {entry.step for entry in history} == {1, 2, 3}

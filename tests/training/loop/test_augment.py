@@ -1,15 +1,21 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
-from tests.toys import IMAGES, TEXTS
-from training.loop.augment import preparation, trim_padding
+from tests.toys import TEXTS
+from tests.training.loop.augmenting import Augment
+from training.loop import augment
+from training.loop.augment import trim_padding
 from training.loop.draws import uniforms
 from training.recipe import Augmentation
 
 
 def _augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 0, epoch: int = 1) -> torch.Tensor:
-    return preparation(IMAGES, augmentation, seed)(images, epoch, np.arange(len(images)))
+    return Augment(augmentation, seed)(images, epoch, np.arange(len(images)))
 
 
 def _noise(rows: int, channels: int = 1, height: int = 8, width: int = 8) -> torch.Tensor:
@@ -34,14 +40,17 @@ def test_without_augmentation_images_are_left_alone() -> None:
     assert _augmented(images, Augmentation()) is images
 
 
-EVERYTHING = Augmentation(shift=0.2, rotate_degrees=20, scale=0.2, flip=True, erase=0.5)
+EVERYTHING = Augmentation(crop=0.5, shift=0.2, rotate_degrees=20, scale=0.2, flip=True, erase=0.5)
 WHOLE_PIXELS = Augmentation(shift=0.2, flip=True)
+CROPPED = Augmentation(crop=0.3, flip=True)
 
 
-@pytest.mark.parametrize("augmentation", [EVERYTHING, WHOLE_PIXELS], ids=["everything", "whole_pixels"])
+@pytest.mark.parametrize(
+    "augmentation", [EVERYTHING, WHOLE_PIXELS, CROPPED], ids=["everything", "whole_pixels", "cropped"]
+)
 def test_what_befalls_a_row_depends_on_seed_epoch_and_row_alone(augmentation: Augmentation) -> None:
     images = _noise(64, channels=3)
-    prepare = preparation(IMAGES, augmentation, seed=0)
+    prepare = Augment(augmentation)
     whole = prepare(images, 1, np.arange(64))
     assert whole.dtype == torch.uint8
     assert whole.shape == images.shape
@@ -55,7 +64,7 @@ def test_what_befalls_a_row_depends_on_seed_epoch_and_row_alone(augmentation: Au
 
 def test_shifts_and_flips_move_whole_pixels_as_slices_would() -> None:
     images, ids = _noise(60, channels=3, height=9, width=12), np.arange(60)
-    moved = preparation(IMAGES, Augmentation(shift=0.25, flip=True), seed=0)(images, 1, ids)
+    moved = Augment(Augmentation(shift=0.25, flip=True))(images, 1, ids)
     draws = uniforms(0, 1, ids, 5)
     for image, result, (x, y, _, _, flip) in zip(images.numpy(), moved.numpy(), draws, strict=True):
         right, down = round((2 * float(x) - 1) * 0.25 * 12), round((2 * float(y) - 1) * 0.25 * 9)
@@ -113,6 +122,52 @@ def test_a_zoom_changes_the_size_within_its_limit() -> None:
     assert 1.2 < zoom.max() < 1.47
 
 
+def _placed(sizes: tuple[float, float], middle: tuple[float, float]) -> Callable[..., tuple[object, object]]:
+    """In the place of `crops`: the same for every image."""
+
+    def crops(smallest: float, height: int, width: int, draws: NDArray[np.float32]) -> tuple[object, object]:
+        return np.tile(sizes, (len(draws), 1)), np.tile(middle, (len(draws), 1))
+
+    return crops
+
+
+def test_a_crop_is_enlarged_to_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part from column 4 to 12 of 16 and from row 6 to 12 of 12, as torch enlarges it."""
+    monkeypatch.setattr(augment, "crops", _placed((0.5, 0.5), (0.0, 0.5)))
+    images = functional.interpolate(_noise(6, 3, 3, 4).float(), (12, 16), mode="bilinear").to(torch.uint8)
+    expected = functional.interpolate(images[:, :, 6:12, 4:12].float(), (12, 16), mode="bilinear")
+    found = _augmented(images, Augmentation(crop=0.25)).float()
+    # Not the outermost pixels, which know their neighbours outside of the part.
+    difference = (found - expected)[:, :, 1:-1, 1:-1].abs()
+    assert difference.max() <= 0.5 + 1e-3
+
+
+def test_a_crop_is_what_is_turned_and_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "crops", _placed((0.5, 0.5), (-0.5, 0.5)))
+    images = _noise(40, 1, 8, 8)
+    cropped = _augmented(images, Augmentation(crop=0.25))
+    flipped = _augmented(images, Augmentation(crop=0.25, flip=True))
+    either = (flipped == cropped).flatten(1).all(1), (flipped == cropped.flip(3)).flatten(1).all(1)
+    assert (either[0] ^ either[1]).all()
+    assert 5 < int(either[1].sum()) < 35
+    shrunk = _augmented(images, Augmentation(crop=0.25, rotate_degrees=1e-6))
+    assert ((shrunk.int() - cropped.int()).abs() <= 1)[:, :, 1:-1, 1:-1].all()
+
+
+def test_a_crop_alone_brings_in_no_black() -> None:
+    white = torch.full((200, 3, 12, 18), 255, dtype=torch.uint8)
+    assert (_augmented(white, Augmentation(crop=0.3, flip=True)) == 255).all()
+
+
+def test_crops_show_as_much_as_asked_for() -> None:
+    columns = torch.arange(0, 256, 4, dtype=torch.uint8).expand(600, 1, 64, 64).contiguous()
+    seen = _augmented(columns, Augmentation(crop=0.4)).float()[:, 0, 32]
+    share = (seen[:, -1] - seen[:, 0]) / 252
+    # Sides from the root of (0.4 * 3/4) on, to all of it.
+    assert 0.5 < share.min() < 0.62
+    assert 0.97 < share.max() <= 1
+
+
 def test_as_many_images_as_asked_for_lose_one_rectangle() -> None:
     white = torch.full((1000, 3, 20, 30), 255, dtype=torch.uint8)
     erased = _augmented(white, Augmentation(erase=0.3))
@@ -145,5 +200,5 @@ def test_columns_that_pad_every_row_are_trimmed() -> None:
 
 def test_texts_are_trimmed_and_otherwise_left_alone() -> None:
     tokens = torch.tensor([[5, 6, 0, 0], [7, 0, 0, 0]])
-    prepare = preparation(TEXTS, Augmentation(shift=0.5, flip=True, erase=1.0), seed=0)
+    prepare = Augment(Augmentation(shift=0.5, flip=True, erase=1.0), encoding=TEXTS)
     assert prepare(tokens, 1, np.arange(2)).tolist() == [[5, 6], [7, 0]]

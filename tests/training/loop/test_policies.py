@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.toys import IMAGES
-from training.loop.augment import preparation
+from tests.training.loop.augmenting import Augment
 from training.loop.policies import Policy
 from training.recipe import Augmentation
 
@@ -26,7 +25,7 @@ def _photos(channels: int) -> torch.Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_is_changed_by_seed_epoch_and_row_alone(augmentation: Augmentation, channels: int) -> None:
     images, ids = _photos(channels), np.arange(24)
-    prepare = preparation(IMAGES, augmentation, seed=0)
+    prepare = Augment(augmentation)
     whole = prepare(images, 1, ids)
     assert whole.dtype == torch.uint8
     assert whole.shape == images.shape
@@ -41,7 +40,7 @@ def test_an_image_is_changed_by_seed_epoch_and_row_alone(augmentation: Augmentat
 def test_threads_that_draw_meanwhile_change_nothing(augmentation: Augmentation) -> None:
     """As dropout in the training thread and other loading threads do."""
     images, ids = _photos(3).repeat(4, 1, 1, 1), np.arange(96)
-    prepare = preparation(IMAGES, augmentation, seed=0)
+    prepare = Augment(augmentation)
     expected = prepare(images, 1, ids)
     with ThreadPoolExecutor(2) as threads:
         loading = [threads.submit(prepare, images, 1, ids) for _ in range(6)]
@@ -72,7 +71,7 @@ def test_every_operation_of_torchvision_comes_up_with_both_signs() -> None:
 
 @pytest.mark.parametrize("augmentation", POLICIES)
 def test_the_global_generator_is_left_as_it_was(augmentation: Augmentation) -> None:
-    prepare = preparation(IMAGES, augmentation, seed=0)
+    prepare = Augment(augmentation)
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -83,5 +82,5 @@ def test_the_global_generator_is_left_as_it_was(augmentation: Augmentation) -> N
 def test_like_images_of_other_rows_are_changed_otherwise() -> None:
     images = _photos(3)[:1].repeat(40, 1, 1, 1)
     for augmentation in POLICIES:
-        changed = preparation(IMAGES, augmentation, seed=0)(images, 1, np.arange(40))
+        changed = Augment(augmentation)(images, 1, np.arange(40))
         assert len(torch.unique(changed, dim=0)) > 20

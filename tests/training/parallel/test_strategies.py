@@ -93,8 +93,20 @@ def agrees_without_average(found: Trained, expected: Trained) -> None:
     assert [r.val_accuracy for r in found.records] == [r.val_accuracy for r in expected.records]
 
 
-def test_augmented_and_mixed_rows_are_the_same_for_any_number_of_workers(crew: Crew) -> None:
-    recipe = dataclasses.replace(DENSE, epochs=1, augmentation=Augmentation(shift=0.25, rotate_degrees=10))
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(shift=0.25, rotate_degrees=10),
+        Augmentation(shift=0.25, mixup=1.0),
+        Augmentation(crop=0.5, cutmix=1.0),
+        Augmentation(rotate_degrees=10, erase=0.5, mixup=1.0, cutmix=1.0),
+    ],
+    ids=["moved", "mixup", "cutmix", "all"],
+)
+def test_augmented_and_mixed_rows_are_the_same_for_any_number_of_workers(
+    crew: Crew, augmentation: Augmentation
+) -> None:
+    recipe = dataclasses.replace(DENSE, epochs=1, augmentation=augmentation)
     expected = train(0, 1, recipe, Plan())
     agrees_without_average(crew.run(3, train, recipe, Plan())[0], expected)
     assert not torch.equal(expected.weights["2.weight"], train(0, 1, DENSE, Plan()).weights["2.weight"])

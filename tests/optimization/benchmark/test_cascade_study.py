@@ -1,0 +1,166 @@
+"""The study on models whose logits are made up: who may read what, and what the page claims."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimization.benchmark.cascade import _write
+from optimization.benchmark.cascade_page import cascade_page
+from optimization.benchmark.cascade_study import (
+    Aim,
+    Parts,
+    Roles,
+    RowTimes,
+    Study,
+    choose,
+    cut_parts,
+    report,
+    resplits,
+    time_rows,
+)
+from optimization.cascade.rows import Rows, score_pair
+from optimization.cascade.shift import Shift, Shifted
+from optimization.measure.host import describe_host
+from training.encoding import Array
+
+ROLES = Roles("student", "teacher", "teacher")
+TIMES = RowTimes(student_ms=0.2, teacher_ms=1.0, best_ms=1.0)
+AIM = Aim(margin=0.01, limit=0.5)
+
+
+@pytest.fixture(scope="module")
+def everything() -> Parts:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 6000)
+    truth = np.eye(4)[labels]
+    hardness = generator.gamma(2.0, 0.8, (6000, 1))
+    teacher = 8 * truth + generator.normal(size=(6000, 4)) * (0.6 + hardness)
+    student = 2.2 * (4.5 * truth + generator.normal(size=(6000, 4)) * (0.3 + 0.8 * hardness))
+    return Parts(labels, {"student": student.astype(np.float32), "teacher": teacher.astype(np.float32)})
+
+
+@pytest.fixture(scope="module")
+def parts(everything: Parts) -> dict[str, Parts]:
+    rows = np.arange(6000)
+    return cut_parts(everything, (rows[:1000], rows[1000:3500], rows[3500:]))
+
+
+@pytest.fixture(scope="module")
+def study(everything: Parts, parts: dict[str, Parts]) -> Study:
+    chosen = choose(parts, ROLES, AIM, TIMES)
+    calibration = chosen.calibration
+
+    def wait(loops: int, name: str) -> "Sleeper":
+        return Sleeper(everything.logits[name], loops)
+
+    runners = {"student": wait(1, "student"), "teacher": wait(40, "teacher")}
+    rows = np.arange(3500, 3600)[:, None]
+    timed = time_rows(
+        runners, ROLES, rows, 1, temperature=calibration.temperature, threshold=calibration.threshold, rounds=6
+    )
+    clean = score_pair(Rows.score(*_of(parts["report"]), calibration.temperature), calibration.threshold)
+    worse = dataclasses.replace(clean, harm=0.2, harm_interval=(0.18, 0.22))
+    return Study(
+        roles=ROLES,
+        aim=AIM,
+        times=TIMES,
+        chosen=chosen,
+        reported=report(parts["report"], ROLES, AIM, calibration, TIMES),
+        timed=(timed,),
+        resplits=resplits(everything, ROLES, ((1000, 100, 0.02), (150, 15, 0.02)), 20),
+        shift=Shift(clean, (Shifted("fog", 5, worse), Shifted("fog", 1, clean)), chosen.max_harm),
+        host=describe_host(1, ("numpy",)),
+        cut_rows=(1000, 2500, 2500),
+        digests={"student": "0" * 64},
+    )
+
+
+class Sleeper:
+    """Answers rows by their number, after so many small products."""
+
+    def __init__(self, logits: Array, loops: int) -> None:
+        self._logits, self._loops = logits, loops
+
+    def __call__(self, batch: Array) -> Array:
+        for _ in range(self._loops):
+            np.linalg.svd(np.ones((6, 6)))
+        return self._logits[batch[:, 0]]
+
+
+def _of(part: Parts) -> tuple[Array, Array, Array]:
+    return part.logits["student"], part.logits["teacher"], part.labels
+
+
+def test_the_bound_comes_from_the_gate_rows_alone(parts: dict[str, Parts]) -> None:
+    first = choose(parts, ROLES, AIM, TIMES)
+    shuffled = np.random.default_rng(3).permutation(1000)
+    other = {**parts, "calibration": Parts(parts["calibration"].labels[shuffled], parts["calibration"].logits)}
+    spoiled = choose(other, ROLES, AIM, TIMES)
+    assert (spoiled.prospects, spoiled.levels, spoiled.max_harm) == (first.prospects, first.levels, first.max_harm)
+    assert spoiled.calibration.threshold != first.calibration.threshold
+
+
+def test_no_choice_depends_on_the_report_rows(parts: dict[str, Parts]) -> None:
+    without = {name: part for name, part in parts.items() if name != "report"}
+    assert choose(without, ROLES, AIM, TIMES) == choose(parts, ROLES, AIM, TIMES)
+
+
+def test_temperature_and_threshold_use_different_calibration_rows(study: Study) -> None:
+    assert study.chosen.calibration.guarantee.samples == 900
+
+
+def test_the_reported_pair_is_the_chosen_one_on_the_report_rows(study: Study, parts: dict[str, Parts]) -> None:
+    calibration = study.chosen.calibration
+    rows = Rows.score(*_of(parts["report"]), calibration.temperature)
+    assert study.reported.score == score_pair(rows, calibration.threshold)
+    best = float((parts["report"].logits["teacher"].argmax(axis=1) == parts["report"].labels).mean())
+    assert study.reported.accuracies["teacher"] == best
+    assert study.reported.against_best.difference == pytest.approx(study.reported.score.accuracy - best)
+
+
+def test_the_loosest_bound_that_keeps_level_is_taken(study: Study) -> None:
+    chosen = study.chosen
+    levels = {one.max_harm: check.passed for one, check in zip(chosen.prospects, chosen.levels, strict=True)}
+    assert all(passed for bound, passed in levels.items() if bound <= chosen.max_harm)
+    looser = [bound for bound in levels if bound > chosen.max_harm]
+    assert looser and not levels[min(looser)], "the next one is no longer level"
+
+
+def test_the_pair_takes_the_student_s_time_and_its_share_of_the_teacher_s(study: Study) -> None:
+    timed = study.timed[0]
+    student, teacher, pair = (timed.items[name].median_ms for name in ("student in pair", "teacher", "pair"))
+    assert student < pair < teacher
+    assert timed.share == pytest.approx(1 / timed.speedup.ratio)
+    assert timed.speedup.is_faster
+
+
+def test_the_page_claims_only_what_was_held(study: Study) -> None:
+    page = cascade_page(study)
+    assert study.reported.check.sentence in page
+    assert "Through HTTP it was not measured here." in page
+    assert "The guarantee does not hold under a shift: 1 of 2 break it for certain" in page
+    failed = dataclasses.replace(
+        study,
+        reported=dataclasses.replace(study.reported, check=dataclasses.replace(study.reported.check, passed=False)),
+        aim=dataclasses.replace(AIM, limit=0.01),
+    )
+    head = cascade_page(failed).split("## ")[0]
+    assert head.count("**Missed**") >= 2
+
+
+def test_page_figures_and_plots_are_written_side_by_side(study: Study, tmp_path: Path) -> None:
+    _write(study, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("cascade.md", "cascade.json"),
+        *(f"cascade-{name}.png" for name in ("curve", "cost", "resplits", "shift")),
+    }
+    page = (tmp_path / "cascade.md").read_text()
+    for picture in tmp_path.glob("*.png"):
+        assert f"({picture.name})" in page
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    data = json.loads((tmp_path / "cascade.json").read_text())
+    assert data["report"]["score"]["rows"] == 2500
+    assert data["machine"]["processor"]
