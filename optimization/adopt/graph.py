@@ -1,26 +1,20 @@
 """An ONNX graph from elsewhere, examined before anything runs it, and given the tensors that its Task speaks of."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optimization.adopt.graft import Scaling, graft, tensor_kind
+from optimization.graphs.parts import GraphError, nodes
+from optimization.quantize.graph import is_quantized
 from training.encoding import Encoding, ImageEncoding, TensorSpec, output_spec
 
 # Per-channel quantization came with 13.
 MIN_OPSET = 13
 STANDARD_DOMAINS = ("", "ai.onnx")
-QUANTIZED_OPERATORS = (
-    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
-    *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
-)
 _NAMES_SHOWN = 5
-
-
-class GraphError(ValueError):
-    """A graph that cannot be taken over; the message says why, and what to do about it."""
 
 
 def read_graph(path: Path, encoding: Encoding, scaling: Scaling | None = None) -> bytes:
@@ -70,24 +64,11 @@ def _sound(model: Any) -> None:
         raise GraphError(f"it is no sound graph: {' '.join(str(error).split())[:300]}") from error
 
 
-def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
-    """All of them, and those of the graphs inside of them."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner.node)
-
-
-def _all_nodes(model: Any) -> list[Any]:
-    return [*_nodes(model.graph.node), *(node for function in model.functions for node in _nodes(function.node))]
-
-
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     """Every constant by a name: of the graph, of the graphs inside of it, and of its nodes."""
     for tensor in model.graph.initializer:
         yield tensor.name, tensor
-    for node in _all_nodes(model):
+    for node in nodes(model):
         for attribute in node.attribute:
             for tensor in (attribute.t, *attribute.tensors):
                 if tensor.dims or tensor.data_type:
@@ -119,15 +100,14 @@ def _check_operators(model: Any) -> None:
             "(onnx.version_converter.convert_version)"
         )
     own = {(function.domain, function.name) for function in model.functions}
-    nodes = _all_nodes(model)
     foreign = {
         f"{node.domain}::{node.op_type}"
-        for node in nodes
+        for node in nodes(model)
         if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in own
     }
     if foreign:
         raise GraphError(f"it has operators that are not ONNX's own: {_some(sorted(foreign))}; export it without them")
-    quantized = sorted({node.op_type for node in nodes} & set(QUANTIZED_OPERATORS))
+    quantized = sorted({node.op_type for node in nodes(model) if is_quantized(node.op_type)})
     if quantized:
         raise GraphError(f"it is quantized ({_some(quantized)}): bring it in float32, a build quantizes it itself")
 

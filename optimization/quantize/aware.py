@@ -13,10 +13,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from optimization.export import export_onnx
+from optimization.graphs.parts import nodes
 from optimization.quantize.aware_model import aware_architecture, calibrate, example_of, is_aware, numerics_of
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.frozen import frozen
-from optimization.quantize.graph import is_quantized, nodes, to_bytes
+from optimization.quantize.graph import is_quantized, to_bytes
 from optimization.quantize.insertion import with_fake_quantizers
 from optimization.quantize.rows import require_rows
 from optimization.quantize.static import StaticInt8

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from optimization.graphs.parts import nodes
 from optimization.quantize.error import QuantizationError
 
 # QuantizeLinear has an axis, so scales a channel, from this opset on.
@@ -53,15 +54,6 @@ def to_bytes(model: Any) -> bytes:
     del graph.value_info[:]
     content: bytes = model.SerializeToString()
     return content
-
-
-def nodes(model: Any) -> Iterator[Any]:
-    """Every node, those of the bodies of If, Loop and Scan too."""
-    pending = [model.graph]
-    while pending:
-        for node in pending.pop().node:
-            yield node
-            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
 
 
 def is_quantized(operation: str) -> bool:

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimization.adopt.graft import Scaling
-from optimization.adopt.graph import GraphError, read_graph
+from optimization.adopt.graph import read_graph
+from optimization.graphs.parts import GraphError
 from optimization.runners.onnx_runtime import onnx_session
 from tests.optimization.adopt.graphs import MEAN, STD, WEIGHTS, logits_of, model, save, scaled
 from tests.toys import IMAGES, TEXTS
