@@ -87,14 +87,11 @@ def _source(task: Task, name: str, weights: Path, folder: Path) -> Artifact:
         return load_artifact(folder)
     from safetensors.torch import save
 
-    from training.models.weights import load_weights
+    from training.models.weights import load_all_weights
 
     architecture = Architecture(name, PIXELS)
     module = build(architecture, task.encoding)
-    report = load_weights(module, weights)
-    missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
-    if missing or report.unexpected or report.reshaped:
-        raise ValueError(f"{weights} is not the {name} that it should be: {report}")
+    load_all_weights(module, weights)
     return write_artifact(
         folder,
         {MODEL_FILE["torch"]: save(module.state_dict())},

@@ -26,7 +26,7 @@ from training.loop.losses import make_loss
 from training.loop.step import Stepper
 from training.loop.training import Training
 from training.loop.worker import Worker
-from training.models.architecture import build
+from training.models.untrained import untrained
 from training.module import load_module
 from training.observe.clock import StepClock
 from training.recipe import Recipe
@@ -129,8 +129,7 @@ class _Steps:
 
     def __init__(self, lesson: Lesson, recipe: Recipe, arm: Arm) -> None:
         task, worker = lesson.task, Worker(device="cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(recipe.seed)
-        module = build(recipe.architecture, task.encoding)
+        module = untrained(recipe, task.encoding)
         loss = make_loss(recipe, task.splits["train"].labels, len(task.encoding.labels))
         if arm == "taught":
             distillation = Distillation(TeacherPlace(lesson.teacher.folder), lesson.parameters, recipe.precision)

@@ -2,8 +2,9 @@
 
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from optimization.cpu import read_cpu
 
 IntegerType = Literal["uint8", "int8"]
 X86 = ("x86_64", "AMD64")
@@ -28,14 +29,5 @@ def fastest_types(machine: str = "", flags: frozenset[str] | None = None) -> Int
     """
     if (machine or platform.machine()) not in X86:
         return IntegerTypes("int8", reduce_range=False)
-    flags = _flags() if flags is None else flags
+    flags = read_cpu()[1] if flags is None else flags
     return IntegerTypes("uint8", reduce_range=not flags & frozenset(DOT_PRODUCT_FLAGS))
-
-
-def _flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    listed = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(listed.partition(":")[2].split())

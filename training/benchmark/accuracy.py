@@ -21,8 +21,9 @@ from training.loop.batches import Batch
 from training.loop.fit import fit
 from training.loop.training import EpochRecord, Training
 from training.loop.watcher import Watcher
-from training.loop.worker import Worker, seed_everything
+from training.loop.worker import Worker
 from training.models.architecture import build
+from training.models.untrained import untrained
 from training.module import predictor
 from training.observe.gpu import gpu_figures
 from training.options import add_source_arguments, read_source
@@ -79,8 +80,7 @@ def measure(recipe: Recipe, task: Task, arguments: argparse.Namespace, seed: int
     """Train by `recipe` with `seed`, then answer `arguments.split` by the weights of the best epoch."""
     recipe = dataclasses.replace(recipe, seed=seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    seed_everything(seed)
-    module, looks = build(recipe.architecture, task.encoding), _Looks()
+    module, looks = untrained(recipe, task.encoding), _Looks()
     began = time.perf_counter()
     training = fit(
         recipe, module, task.encoding, task.splits["train"], task.splits["val"],

@@ -27,7 +27,7 @@ from tests.optimization.distill.lessons import (
     make,
     write_teacher,
 )
-from tests.toys import images, texts
+from tests.toys import texts
 from training.artifact import Artifact
 from training.models.architecture import Architecture, build
 from training.module import load_module
@@ -35,16 +35,6 @@ from training.task import Source, Task
 
 Batch = tuple[Tensor, Tensor]
 HINTS = (Hint("1", "1"), Hint("4", "3"))
-
-
-@pytest.fixture(scope="module")
-def toy() -> Task:
-    return images(Source())
-
-
-@pytest.fixture(scope="module")
-def teacher(toy: Task, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return write_teacher(tmp_path_factory.mktemp("t"), toy, CONVNET)
 
 
 @pytest.fixture(scope="module")

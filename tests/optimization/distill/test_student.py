@@ -49,16 +49,6 @@ RECIPE = dataclasses.replace(image_recipe(), architecture=SMALL, epochs=6)
 TEXT_RECIPE = dataclasses.replace(image_recipe(), task="tests.toys:texts", epochs=2)
 
 
-@pytest.fixture(scope="module")
-def toy() -> Task:
-    return images(Source())
-
-
-@pytest.fixture(scope="module")
-def teacher(toy: Task, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return write_teacher(tmp_path_factory.mktemp("t"), toy, CONVNET)
-
-
 @pytest.fixture
 def here(tmp_path: Path) -> Compute:
     return Compute(local=True, storage=str(tmp_path / "storage"))

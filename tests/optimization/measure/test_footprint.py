@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from optimization.measure.footprint import Footprint, FootprintError, _run, measure_footprint
-from tests.tiny import ENCODING, write_tiny
-from training.artifact import Artifact, write_artifact
-from training.encoding import output_spec
+from tests.tiny import write_graph, write_tiny
+from training.artifact import Artifact
 
 pytestmark = pytest.mark.slow
 MEGABYTE = 2**20
@@ -40,20 +39,7 @@ def _wide(folder: Path, megabytes: int) -> Artifact:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    return write_artifact(
-        folder,
-        {"model.onnx": bytes(model.SerializeToString())},
-        name="wide",
-        variant="wide",
-        task="tiny",
-        format="onnx",
-        precision="fp32",
-        encoding=ENCODING,
-        input=ENCODING.input_spec,
-        output=output_spec(ENCODING),
-        architecture=None,
-        parent=None,
-    )
+    return write_graph(folder, "wide", bytes(model.SerializeToString()))
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +80,7 @@ print(measure_footprint(Path({str(tiny.folder)!r}), batch_sizes=(1,), repeats=1)
 
 
 def test_a_runner_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
-    broken = write_artifact(
-        tmp_path / "broken",
-        {"model.onnx": b"no graph"},
-        name="broken",
-        variant="broken",
-        task="tiny",
-        format="onnx",
-        precision="fp32",
-        encoding=ENCODING,
-        input=ENCODING.input_spec,
-        output=output_spec(ENCODING),
-        architecture=None,
-        parent=None,
-    )
+    broken = write_graph(tmp_path / "broken", "broken", b"no graph")
     with pytest.raises(FootprintError, match=r"failed in a fresh process: .*no ONNX model"):
         measure_footprint(broken.folder, repeats=1)
 
