@@ -22,7 +22,7 @@ from rich.markup import escape
 from apps.launcher.deploy import GRPC_PORT_OFFSET, DeployError
 from apps.launcher.launch import Commands, Launch
 from apps.launcher.local import ROOT, LocalCluster
-from apps.launcher.ports import find_holder, is_free
+from apps.launcher.ports import find_holder, is_free, kept_from_others
 from apps.launcher.process import ProcessError
 from apps.launcher.stages import Stages
 
@@ -78,9 +78,10 @@ def up(options: argparse.Namespace, commands: Commands, console: Console) -> int
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(lock(options.state_dir))
-        cluster = LocalCluster(
-            options.state_dir, num_cpus=options.num_cpus, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI")
-        )
+        with kept_from_others((options.port, options.port + GRPC_PORT_OFFSET)):
+            cluster = LocalCluster(
+                options.state_dir, num_cpus=options.num_cpus, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI")
+            )
         stack.callback(_stop, cluster, stages)
         write_environment(cluster, stack)
         launch = Launch(cluster, stages, commands, options.model, options.port)

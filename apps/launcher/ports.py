@@ -2,7 +2,8 @@
 
 import random
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
@@ -26,6 +27,7 @@ _PROGRAMS = {
     "mlflow": "MLflow",
     "jupyter": "Jupyter",
     "python": "Python",
+    "pytest": "Python",
     "uvicorn": "Python",
     "gunicorn": "Python",
 }
@@ -91,6 +93,15 @@ def free_block(count: int) -> int:
     reservation = reserve_block(count)
     reservation.release()
     return reservation.first
+
+
+@contextmanager
+def kept_from_others(ports: Iterable[int]) -> Iterator[None]:
+    """Within the block nobody finds these free ports free: what chooses its own ports there passes them by."""
+    with ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(socket.create_server((LOOPBACK, port)))
+        yield
 
 
 def _hold(port: int) -> Reservation | None:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from apps.launcher.ports import family_of, find_holder, free_block, is_free, reserve, reserve_block
+from apps.launcher.ports import family_of, find_holder, free_block, is_free, kept_from_others, reserve, reserve_block
 
 
 @pytest.fixture
@@ -54,6 +54,22 @@ def test_blocks_of_two_launchers_do_not_overlap():
     assert len(ports) == len(set(ports))
     for block in blocks:
         block.release()
+
+
+def test_a_port_kept_for_the_endpoint_is_in_nobody_elses_block():
+    """The block that would be chosen next is taken by one port in its middle."""
+    first = free_block(150)
+    with kept_from_others([first + 70]):
+        other = reserve(first + 70)
+        assert other.first != first + 70
+        blocks = [other]
+        with pytest.raises(OSError, match="no block"):
+            while True:
+                blocks.append(reserve_block(150))
+        assert first not in [block.first for block in blocks]
+        for block in blocks:
+            block.release()
+    assert is_free(first + 70)
 
 
 def test_the_holder_of_a_port_is_named_with_its_pid(taken_port):
