@@ -13,6 +13,7 @@ from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
 from training.loop.training import Training
 from training.loop.worker import Worker
+from training.parallel.closing import close_process_group
 from training.parallel.plan import Plan
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -64,4 +65,4 @@ def _workers(plan: Plan) -> Iterator[Worker]:
     try:
         yield Worker(rank, world_size, device)
     finally:
-        torch.distributed.destroy_process_group()
+        close_process_group()

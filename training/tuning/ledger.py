@@ -5,18 +5,16 @@ would silently begin anew; and it holds neither what ASHA compares with nor, for
 limit of concurrent trials. Here each trial has a small file that is replaced at once, never edited.
 """
 
-import fcntl
 import json
 import math
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from training.tuning.space import Point
+from training.tuning.undertaking import Undertaking, write_json
 
 Status = Literal["running", "finished", "stopped", "failed"]
 
@@ -106,35 +104,12 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Ledger(Undertaking):
     """The folder of one sweep: `sweep.json`, `trials/NUMBER.json`, and `checkpoints/NUMBER/` while it runs."""
 
-    folder: Path
-
-    def require_same(self, identity: Mapping[str, Any]) -> None:
-        """Raises ValueError where the folder holds a sweep that is not this one, and says what differs."""
-        held = self._read()
-        if held is None:
-            return
-        found, wanted = _flat(held["identity"]), _flat(json.loads(json.dumps(identity)))
-        changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        if changed:
-            was = "; ".join(f"{key} was {found.get(key)} and is {wanted.get(key)}" for key in changed)
-            raise ValueError(f"{self.folder} holds another sweep: {was}. Give this one a --name, or begin --fresh")
-
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Note what this sweep is, once."""
-        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
-        if self._read() is None:
-            _write(self.folder / "sweep.json", {"identity": dict(identity), "run_id": ""})
-
-    @property
-    def run_id(self) -> str:
-        """The MLflow run of the whole sweep; empty before it was made."""
-        return str((self._read() or {}).get("run_id", ""))
-
-    def set_run_id(self, run_id: str) -> None:
-        _write(self.folder / "sweep.json", {**(self._read() or {}), "run_id": run_id})
+        super().begin(identity)
+        (self.folder / "trials").mkdir(exist_ok=True)
 
     def trials(self) -> dict[int, Trial]:
         """By number, in order."""
@@ -145,7 +120,7 @@ class Ledger:
         return _trial(json.loads(self._file(number).read_text()))
 
     def save(self, trial: Trial) -> None:
-        _write(self._file(trial.number), asdict(trial))
+        write_json(self._file(trial.number), asdict(trial))
 
     def _file(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}.json"
@@ -157,41 +132,8 @@ class Ledger:
         """They are for going on; of a sweep that is done, the scores suffice."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the sweep for this process; raises ValueError where another has it. A kill lets go of it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / f"{self.folder.name}.lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ValueError(f"{self.folder} is being searched by another process: wait, or use --name") from error
-            yield
-
-    def _read(self) -> dict[str, Any] | None:
-        path = self.folder / "sweep.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A field of the recipe or the method for each entry, so that a difference can be named."""
-    parts = {key: value if isinstance(value, dict) else {"": value} for key, value in identity.items()}
-    return {f"{key} {inner}".strip(): value for key, part in parts.items() for inner, value in part.items()}
-
 
 def _trial(data: Mapping[str, Any]) -> Trial:
     scores = tuple(Score(**score) for score in data["scores"])
     exploits = tuple(Exploit(**exploit) for exploit in data["exploits"])
     return Trial(**{**data, "scores": scores, "exploits": exploits})
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
-    with scratch.open("w") as stream:
-        json.dump(content, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)

@@ -47,7 +47,7 @@ def run_search(
 
     False where Ctrl-C ended it before all were over (a second Ctrl-C does not wait for trials to close).
     """
-    _quiet()
+    quiet()
     callback = _Telling(observer)
     trainable = tune.with_parameters(_trial_process, job=job, folder=str(ledger.folder))
     searcher = _TpeSearcher(method, space, queue) if method.name == "tpe" else None
@@ -261,7 +261,7 @@ def _name(trial: Any) -> str:
     return str(trial.config["trial"]["number"])
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """What a trial does is told by the observer; Ray Tune's own files and tables are read by nobody."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"

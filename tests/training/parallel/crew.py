@@ -10,6 +10,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from training.parallel.closing import close_process_group
+
 # What a process needs is imported once, in the server that all are forked from: it takes seconds.
 PRELOADED = (
     "tests.training.parallel.trainings",
@@ -58,7 +60,7 @@ class Crew:
                 rank = ranks[pipe]
                 try:
                     results[rank] = pipe.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     raise RuntimeError(f"process {rank} died with {self._members[rank][0].exitcode}") from None
                 if isinstance(results[rank], _Failure):
                     raise results[rank].error from RuntimeError(results[rank].trace)
@@ -103,7 +105,7 @@ def _serve(pipe: Connection) -> None:
         except Exception as error:
             pipe.send(_Failure(error))
         finally:
-            torch.distributed.destroy_process_group()
+            close_process_group()
 
 
 def free_port() -> int:
