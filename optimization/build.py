@@ -16,18 +16,15 @@ from rich.console import Console
 
 from optimization.adopt.adoption import ORIGIN_TAG, adopt, doubt
 from optimization.adopt.flags import add_adoption_arguments, read_adoption
-from optimization.cascade.calibration import Calibration, calibrate
-from optimization.cascade.expectation import expect
-from optimization.cascade.rows import Rows
-from optimization.cascade.shift import Shift, measure_shift
 from optimization.comparison import Comparison, compare
 from optimization.distill.parameters import Distill, Hint
 from optimization.distill.student import distill, require_same_reading
 from optimization.distill.teacher import TeacherPlace
-from optimization.gate import Verdict, gate_release, gate_student
+from optimization.gate import Verdict, gate_student
+from optimization.pairing import Pairing, pair_up
 from optimization.release import Expectation, Release, VersionRef, publish_release
 from optimization.table import comparison_table
-from optimization.variants import Variant, float_variant, int8_variant, threshold_split
+from optimization.variants import Variant, float_variant, int8_variant
 from training.artifact import Artifact, load_artifact
 from training.champion import crown
 from training.encoding import Array
@@ -41,12 +38,9 @@ from training.registry import Registry, Run, Version
 from training.task import Source, Task, load_task
 from training.train import EXIT_INTERRUPTED
 
-MAX_HARM = 0.01
 MEASURE_THREADS = 1
 # Tried in this order: the first student that passes its gate is paired with the teacher.
 STUDENTS = ("student-int8", "student-fp32")
-# How a pair does on corrupted rows is looked at, and nothing is chosen by it: few rows and one severity are enough.
-SHIFT_ROWS, SHIFT_SEVERITIES = 200, (3,)
 
 
 @dataclass(frozen=True)
@@ -67,9 +61,8 @@ class Built:
     student_torch: Artifact
     student: str
     verdicts: Mapping[str, Verdict]
-    calibration: Calibration
+    pairing: Pairing
     comparison: Comparison
-    shift: Shift
     expected: Expectation
 
 
@@ -124,25 +117,16 @@ def _make(teacher: Artifact, student_torch: Artifact, recipe: Recipe, task: Task
     gate = {name: predict_in_batches(v.runner, task.splits["gate"].inputs) for name, v in variants.items()}
     verdicts = {name: _student_verdict(variants, gate, name, task) for name in STUDENTS}
     student = next((name for name in STUDENTS if verdicts[name].passed), STUDENTS[0])
-    _say(f"calibrating the cascade of {student} and teacher")
-    calibration = _calibrate(variants["teacher-fp32"], variants[student], task)
-    verdicts["release"] = gate_release(
-        task.splits["gate"].labels,
-        gate["teacher-fp32"],
-        gate[student],
-        temperature=calibration.temperature,
-        threshold=calibration.threshold,
-        margin=task.margin,
-        max_harm=MAX_HARM,
+    _say(f"calibrating the cascade of {student} and teacher, also looking at it under a shift")
+    pairing = pair_up(
+        variants["teacher-fp32"].runner, variants[student].runner, task, gate["teacher-fp32"], gate[student]
     )
+    verdicts["release"] = pairing.verdict
     _say("measuring, one variant at a time in turn")
-    comparison = compare(variants, student, calibration, task, MEASURE_THREADS)
-    _say("looking at the pair under a shift")
-    shift = _shift(variants["teacher-fp32"], variants[student], calibration, task)
-    rows = Rows.score(gate[student], gate["teacher-fp32"], task.splits["gate"].labels, calibration.temperature)
+    comparison = compare(variants, student, pairing.calibration, task, MEASURE_THREADS)
     times_ms = {row.variant: row.p50_ms for row in comparison.rows}
-    expected = expect(rows, calibration, shift, student_ms=times_ms[student], teacher_ms=times_ms["teacher-fp32"])
-    return Built(recipe, variants, student_torch, student, verdicts, calibration, comparison, shift, expected)
+    expected = pairing.expected(times_ms[student], times_ms["teacher-fp32"])
+    return Built(recipe, variants, student_torch, student, verdicts, pairing, comparison, expected)
 
 
 def _student_verdict(variants: Mapping[str, Variant], gate: Mapping[str, Array], name: str, task: Task) -> Verdict:
@@ -158,37 +142,12 @@ def _student_verdict(variants: Mapping[str, Variant], gate: Mapping[str, Array],
     )
 
 
-def _calibrate(teacher: Variant, student: Variant, task: Task) -> Calibration:
-    fresh, val = threshold_split(task), task.splits["val"]
-    return calibrate(
-        predict_in_batches(student.runner, fresh.inputs),
-        predict_in_batches(teacher.runner, fresh.inputs),
-        fresh.labels,
-        temperature_logits_MC=predict_in_batches(student.runner, val.inputs),
-        temperature_labels_M=val.labels,
-        max_harm=MAX_HARM,
-    )
-
-
-def _shift(teacher: Variant, student: Variant, calibration: Calibration, task: Task) -> Shift:
-    return measure_shift(
-        student.runner,
-        teacher.runner,
-        task,
-        task.splits["gate"],
-        temperature=calibration.temperature,
-        threshold=calibration.threshold,
-        max_harm=MAX_HARM,
-        rows=SHIFT_ROWS,
-        severities=SHIFT_SEVERITIES,
-    )
-
-
 def _register(
     built: Built, task: Task, teacher: Version, plan: Plan, registry: Registry, run: Run
 ) -> tuple[Version, bool]:
     _say("registering")
-    built.comparison.log(run, built.calibration, built.verdicts, task, built.expected, built.shift)
+    calibration = built.pairing.calibration
+    built.comparison.log(run, calibration, built.verdicts, task, built.expected, built.pairing.shift)
     lineage = {"tandem.teacher_version": teacher.reference}
     reference = plan.distill.student or student_reference(teacher)
     published = {}
@@ -207,9 +166,9 @@ def _register(
         model=task.name,
         teacher=_ref(published["teacher-fp32"]),
         student=_ref(published[built.student]),
-        temperature=built.calibration.temperature,
-        threshold=built.calibration.threshold,
-        guarantee=built.calibration.guarantee,
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
+        guarantee=calibration.guarantee,
         expected=built.expected,
     )
     passed = built.verdicts[built.student].passed and built.verdicts["release"].passed

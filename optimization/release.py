@@ -128,16 +128,17 @@ def write_release(folder: Path, release: Release) -> Path:
 
 
 def publish_release(
-    registry: Registry, release: Release, run: Run, alias: str, tags: Mapping[str, str] | None = None
+    registry: Registry, release: Release, run: Run, alias: str | None, tags: Mapping[str, str] | None = None
 ) -> Version:
-    """Register `release` as the next Version of its model's endpoint, and point `alias` to it.
+    """Register `release` as the next Version of its model's endpoint, and point `alias` to it where one is given.
 
     Raises RegistryError where the registry cannot be asked.
     """
     with tempfile.TemporaryDirectory() as folder:
         write_release(Path(folder), release)
         version = registry.publish(endpoint_name(release.model), Path(folder), run, tags or {}, identity=RELEASE_FILE)
-    registry.promote(version.name, version.number, alias)
+    if alias is not None:
+        registry.promote(version.name, version.number, alias)
     return version
 
 

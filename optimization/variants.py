@@ -89,17 +89,16 @@ def float_variant(name: str, source: Artifact, task: Task, folder: Path, threads
 def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: int) -> Variant:
     """`parent` quantized: images statically, with ranges from the calibration split; texts dynamically."""
     choice = StaticInt8() if isinstance(task.encoding, ImageEncoding) else DynamicInt8()
-    return quantized_variant(name, parent, choice, task, folder, threads)
+    return quantized_variant(name, parent.artifact, choice, task, folder, threads)
 
 
 def quantized_variant(
-    name: str, parent: Variant, choice: Quantization, task: Task, folder: Path, threads: int
+    name: str, parent: Artifact, choice: Quantization, task: Task, folder: Path, threads: int
 ) -> Variant:
     """The float graph `parent` as `choice` says, with ranges and sensitivities from the calibration split."""
-    content = parent.artifact.model_path.read_bytes()
-    made = quantize(content, choice, range_split(task).inputs, parent.artifact.manifest.input)
-    artifact = _write(folder / name, name, precision_of(choice), made, parent.artifact)
-    return _variant(artifact, parent.runner, task, threads, QUANTIZATION_PARITY_ROWS)
+    made = quantize(parent.model_path.read_bytes(), choice, range_split(task).inputs, parent.manifest.input)
+    artifact = _write(folder / name, name, precision_of(choice), made, parent)
+    return _variant(artifact, open_runner(parent, threads), task, threads, QUANTIZATION_PARITY_ROWS)
 
 
 def aware_variant(name: str, source: Artifact, task: Task, folder: Path, threads: int) -> Variant:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from apps.demo.slowed import SLOW_BATCH, THREADS, slow_down
 from apps.demo.views import max_shifted_views, shifted_grid
-from optimization.build import MAX_HARM
 from optimization.cascade.calibration import Calibration, calibrate
+from optimization.pairing import MAX_HARM
 from optimization.release import VersionRef, load_release, publish_release
 from optimization.runners.open import open_runner
 from optimization.variants import threshold_split

@@ -1,4 +1,4 @@
-"""Footprint: size on disk, memory and start-up time of a Runner, each in a process of its own.
+"""Footprint: size on disk, memory, start-up time and latency of a Runner, each in a process of its own.
 
 `python -m optimization.measure.footprint FOLDER` measures the Artifact in FOLDER once and prints one line of JSON: that
 process imports nothing heavy before it opens the Runner, so what it grows by is the Runner's doing. `measure_footprint`
@@ -24,6 +24,7 @@ from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 
 REPEATS = 3
+CALLS = 60
 WITHIN_S = 300.0
 
 
@@ -39,6 +40,7 @@ class Footprint:
     before the runtime was imported until batches of every size were answered; `copy_bytes` how much one more Runner of
     the same Artifact adds when the runtime is there already. `start_s` is from nothing to the first answer, the import
     of the runtime included, with the files in the page cache; `reopen_s` the same where the runtime is there.
+    `answer_ms` is p50 and p95 of a call at each batch size, as a server sees it that has this Runner alone.
     """
 
     size_bytes: int
@@ -49,6 +51,7 @@ class Footprint:
     reopen_s: float
     batch_sizes: tuple[int, ...]
     repeats: int
+    answer_ms: tuple[tuple[float, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +59,8 @@ class Footprint:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Footprint":
         ranges = {key: tuple(data[key]) for key in ("start_range_s", "batch_sizes")}
-        return Footprint(**{**data, **ranges})
+        answers = tuple(tuple(pair) for pair in data.get("answer_ms", ()))
+        return Footprint(**{**data, **ranges, "answer_ms": answers})
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class _Reading:
     copy_bytes: int
     start_s: float
     reopen_s: float
+    answer_ms: tuple[tuple[float, float], ...]
 
 
 def measure_footprint(
@@ -87,6 +92,10 @@ def measure_footprint(
         reopen_s=statistics.median(reading.reopen_s for reading in found),
         batch_sizes=tuple(batch_sizes),
         repeats=repeats,
+        answer_ms=tuple(
+            (statistics.median(p50 for p50, _ in answers), statistics.median(p95 for _, p95 in answers))
+            for answers in zip(*(reading.answer_ms for reading in found), strict=True)
+        ),
     )
 
 
@@ -104,7 +113,8 @@ def _run(folder: Path, threads: int, batch_sizes: Sequence[int]) -> _Reading:
         raise FootprintError(f"{folder} did not start and answer within {WITHIN_S:.0f} s in a fresh process") from error
     if done.returncode:
         raise FootprintError(f"{folder} failed in a fresh process: {done.stderr.strip()[-600:] or done.returncode}")
-    return _Reading(**json.loads(done.stdout.splitlines()[-1]))
+    read = json.loads(done.stdout.splitlines()[-1])
+    return _Reading(**{**read, "answer_ms": tuple(tuple(pair) for pair in read["answer_ms"])})
 
 
 def _measure(folder: Path, threads: int, batch_sizes: Sequence[int]) -> _Reading:
@@ -113,13 +123,25 @@ def _measure(folder: Path, threads: int, batch_sizes: Sequence[int]) -> _Reading
     batches = [sample_batch(artifact, size) for size in batch_sizes]
     before_bytes = _resident_bytes()
     first, start_s = _started(artifact, threads, batches)
+    answer_ms = tuple(_time(first, batch) for batch in batches)
     peak_bytes = _peak_bytes() - before_bytes
     single_bytes = _resident_bytes()
     # Both stay alive while what the second one adds is read.
     second, reopen_s = _started(artifact, threads, batches)
     added_bytes = max(0, _resident_bytes() - single_bytes)
     del first, second
-    return _Reading(peak_bytes, added_bytes, start_s, reopen_s)
+    return _Reading(peak_bytes, added_bytes, start_s, reopen_s, answer_ms)
+
+
+def _time(runner: Any, batch: Array) -> tuple[float, float]:
+    """p50 and p95 of a call in milliseconds."""
+    taken_ms = []
+    for _ in range(CALLS):
+        began_s = time.perf_counter()
+        runner(batch)
+        taken_ms.append(1e3 * (time.perf_counter() - began_s))
+    p50_ms, *_, p95_ms = (statistics.quantiles(taken_ms, n=20)[index] for index in (9, 18))
+    return p50_ms, p95_ms
 
 
 def _started(artifact: Artifact, threads: int, batches: Sequence[Array]) -> tuple[Any, float]:

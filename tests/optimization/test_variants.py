@@ -88,7 +88,7 @@ def test_a_variant_is_quantized_as_was_chosen(
     exported_images: Any, tmp_path: Path, choice: Quantization, precision: str
 ) -> None:
     exact, task = exported_images.variant, exported_images.task
-    made = quantized_variant("chosen", exact, choice, task, tmp_path, threads=1)
+    made = quantized_variant("chosen", exact.artifact, choice, task, tmp_path, threads=1)
     assert made.artifact.manifest.precision == precision
     assert made.artifact.manifest.parent == exact.artifact.digest
     assert made.parity.flip_rate <= 0.02
@@ -98,7 +98,7 @@ def test_a_variant_is_quantized_as_was_chosen(
 def test_what_cannot_be_quantized_leaves_no_artifact(exported_images: Any, tmp_path: Path) -> None:
     choice = StaticInt8(float_nodes=("no such node",))
     with pytest.raises(QuantizationError, match="no such node cannot stay in float"):
-        quantized_variant("chosen", exported_images.variant, choice, exported_images.task, tmp_path, threads=1)
+        quantized_variant("chosen", exported_images.variant.artifact, choice, exported_images.task, tmp_path, threads=1)
     assert list(tmp_path.iterdir()) == []
 
 
