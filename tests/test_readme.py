@@ -96,6 +96,8 @@ def start_up(project: Path, port: int, *arguments: str) -> Up:
         process = subprocess.Popen(
             ["make", "--old-file=.venv/.installed", "up", f"PORT={port}", *arguments],
             cwd=project, env=environment, stdout=stream, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # Ctrl-C must reach it also where the tests run in the background, whose jobs ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
     return Up(project, port, process, log)
 

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 LOOPBACK = "127.0.0.1"
 # Below the range from which Linux and macOS hand out ports to outgoing connections.
 _LOWEST, _HIGHEST, _BLOCK = 20_000, 32_000, 200
+# A server that hands its port over to its successor, as HAProxy does at a reload, may not be seen for a moment.
+_LOOKS, _LOOK_AGAIN_S = 5, 0.2
 
 _PROGRAMS = {
     "docker": "Docker",
@@ -126,6 +129,15 @@ def _are_free(first: int, count: int) -> bool:
 
 def find_holder(port: int) -> Holder:
     """Who listens on `port`, as far as this user may see it."""
+    for attempt in range(_LOOKS):
+        if attempt:
+            time.sleep(_LOOK_AGAIN_S)
+        if (holder := _look_for_holder(port)) is not None:
+            return holder
+    return Holder(None, "", "a process of another user, such as Docker or a system service")
+
+
+def _look_for_holder(port: int) -> Holder | None:
     import psutil
 
     try:
@@ -138,9 +150,9 @@ def find_holder(port: int) -> Holder:
                 process = psutil.Process(connection.pid)
                 name, command = process.name(), " ".join(process.cmdline())
             except psutil.Error:
-                break
+                return None
             return Holder(connection.pid, name, family_of(name, command))
-    return Holder(None, "", "a process of another user, such as Docker or a system service")
+    return None
 
 
 def family_of(name: str, command: str) -> str:
