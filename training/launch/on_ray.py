@@ -13,7 +13,7 @@ from typing import Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.store import SupersededError
-from training.cluster import connect
+from training.cluster import connect, has_gpus
 from training.launch.job import GIVES_WAY, Compute, Interrupted, TrainJob
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination
@@ -23,7 +23,8 @@ from training.loop.worker import Worker
 
 MAX_RESTARTS = 3
 # Ray Train's defaults suit jobs of days: every 2 s it looks whether its workers live, every 5 s whether a node will go.
-# Looking ten times a second took a tenth of a processor.
+# Looking ten times a second took a tenth of a processor. Ray Train hands them on from the process that calls it, so
+# they hold on any cluster, and in a sweep's trials.
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
@@ -52,7 +53,7 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     workers = compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers)
     gpus = compute.gpus
     if gpus is None:
-        gpus = float(_has_gpus(compute.min_workers or compute.workers))
+        gpus = float(has_gpus(compute.min_workers or compute.workers))
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"job": job, "compute": compute, "owner": owner},
@@ -177,10 +178,3 @@ def _quiet_ray_train() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("ray.train") or "/ray/train/" in name:
             logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _has_gpus(workers: int) -> bool:
-    """Whether the cluster has a GPU for every worker; each then gets one. Asked for more, Ray would wait for ever."""
-    import ray
-
-    return bool(ray.cluster_resources().get("GPU", 0) >= workers)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from apps.launcher.local import ROOT, LocalCluster
 from tests.training.launch.test_here import _recoveries, _require_every_row_once_an_epoch, _same, _wait_for
 from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
-from training.launch.on_ray import _fit, _has_gpus, _ran_out_of_memory, _require_end
+from training.launch.on_ray import _fit, _ran_out_of_memory, _require_end
 from training.launch.run_folder import RunFolder
 from training.loop.training import TrainingError
 from training.loop.worker import Worker
@@ -75,14 +75,6 @@ def test_memory_that_one_worker_lacks_is_known_through_all_that_tells_of_it() ->
 
     assert _ran_out_of_memory(told(torch.OutOfMemoryError()))
     assert not _ran_out_of_memory(told(ValueError()))
-
-
-@pytest.mark.parametrize(("gpus", "workers", "used"), [(0, 1, False), (1, 1, True), (1, 2, False), (2, 2, True)])
-def test_gpus_are_used_where_every_worker_gets_one(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, workers: int, used: bool
-) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
-    assert _has_gpus(workers) is used
 
 
 def _start(cluster: LocalCluster, out: Path, *options: str) -> "subprocess.Popen[str]":
