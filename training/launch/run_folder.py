@@ -22,11 +22,15 @@ TRACE_FILE = "trace.json"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a training: its claim, and the state it goes on from (None: from the beginning)."""
+    """One start of a training: its claim, and the state it goes on from (None: from the beginning).
+
+    `micro_batch` is what a worker whose memory ran out left word of; 0: none did.
+    """
 
     claim: Claim
     state: dict[str, Any] | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
+    micro_batch: int = 0
 
 
 class RunFolder:
@@ -47,24 +51,29 @@ class RunFolder:
 
         Raises SupersededError, in every worker, where another has claimed it since `owner` did.
         """
-        told: list[Any] = [None, None]  # the claim, or why there is none; the checkpoint's name
+        told: list[Any] = [None, None, 0]  # the claim, or why there is none; the checkpoint's name; the micro-batch
         attempt = None
         if worker.rank == 0:
             try:
                 claim = self.store.begin_attempt(owner)
                 found = self.store.newest()
-                attempt = Attempt(claim, found.state if found else None, self.store.passed_over)
-                told = [claim, found.checkpoint.name if found else None]
+                micro_batch = self._noted_micro_batch()
+                attempt = Attempt(claim, found.state if found else None, self.store.passed_over, micro_batch)
+                told = [claim, found.checkpoint.name if found else None, micro_batch]
             except SupersededError as error:
-                told = [error, None]
+                told[0] = error
         if worker.world_size > 1:
             import torch
 
             torch.distributed.broadcast_object_list(told, src=0)
-        claim, name = told
+        claim, name, micro_batch = told
         if isinstance(claim, SupersededError):
             raise claim
-        return attempt or Attempt(claim, self.store.load(name)[1] if name else None)
+        return attempt or Attempt(claim, self.store.load(name)[1] if name else None, micro_batch=micro_batch)
+
+    def _noted_micro_batch(self) -> int:
+        """Of those whose memory ran out before a checkpoint could tell of it; the smallest, since it ran out again."""
+        return min((noted for event in self.ledger.events() if (noted := event.get("micro_batch"))), default=0)
 
     def remember_run(self, run_id: str) -> None:
         self._folder.write(RUN_FILE, run_id.encode())

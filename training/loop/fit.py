@@ -83,7 +83,7 @@ def fit(
             if not _train_epoch(training, stepper, batches, clock, agreement, watchers):
                 break
             training.require_finite()
-            record = _close_epoch(training, encoding, val, clock, stepper.micro_batch or VALIDATION_ROWS)
+            record = _close_epoch(training, encoding, val, clock)
             for watcher in watchers:
                 watcher.epoch(training, record)
             clock.mark("checkpoint")
@@ -122,14 +122,12 @@ def _train_epoch(
     return True
 
 
-def _close_epoch(
-    training: Training, encoding: Encoding, val: Split, clock: StepClock, rows_at_once: int
-) -> EpochRecord:
+def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: StepClock) -> EpochRecord:
     """Validate, keep what is best, and make `training` ready for the next epoch."""
     recipe, strategy, epoch = training.recipe, training.strategy, training.position.epoch
     clock.end_steps()
     strategy.share_buffers(training.kept)
-    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy, rows_at_once)
+    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy, training.micro_batch or VALIDATION_ROWS)
     loss_sum, rows = strategy.sum_over_workers([float(training.loss_sum), training.rows])
     training.keep_if_best(epoch, val_accuracy)
     record = EpochRecord(

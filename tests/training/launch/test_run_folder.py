@@ -57,3 +57,11 @@ def test_a_command_that_was_overtaken_does_not_begin_again(folder: RunFolder) ->
     assert folder.begin_attempt(Worker(), "other").claim.number == 2
     with pytest.raises(SupersededError):
         folder.begin_attempt(Worker(), "one")
+
+
+def test_of_those_whose_memory_ran_out_the_last_word_holds(folder: RunFolder) -> None:
+    assert folder.begin_attempt(Worker(), "one").micro_batch == 0
+    folder.ledger.add("failed", 1, cause="worker 1 died")
+    for micro_batch in (10, 5):
+        folder.ledger.add("failed", 1, cause="out of memory", micro_batch=micro_batch)
+    assert folder.begin_attempt(Worker(), "one").micro_batch == 5
