@@ -49,6 +49,9 @@ class EpochRecord:
     learning_rate: float
     samples_per_s: float
     seconds: float
+    # Of the first worker's GPU, where there is one: the mean over the epoch's steps, and the peak since it started.
+    gpu_utilization: float | None = None
+    gpu_memory_bytes: float | None = None
 
 
 @dataclass(frozen=True)
