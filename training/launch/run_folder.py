@@ -1,14 +1,17 @@
 """RunFolder: where one training keeps its checkpoints, its ledger and its marks, from the first start to its end."""
 
 import contextlib
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.ledger import Ledger, Recovery, recoveries
 from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, SupersededError
+from training.observe.bar import Progress
 from training.observe.breakdown import Breakdown
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ RUN_FILE = "mlflow-run"
 STOPS = "stop"
 LOG_FILE = "log.jsonl"
 TRACE_FILE = "trace.json"
+PROGRESS_FILE = "progress"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,23 @@ class RunFolder:
         with contextlib.suppress(OSError):  # a storage that does not answer now is asked again
             return owner in self._folder.names(STOPS)
         return False
+
+    def report(self, progress: Progress) -> None:
+        """Leave word of how far the training is, where the folder is one of a file system."""
+        if path := self._progress_path:
+            scratch = path.with_suffix(f".{os.getpid()}.part")
+            scratch.write_text(json.dumps(asdict(progress)))  # not forced to the disk: the next one is soon to come
+            scratch.replace(path)
+
+    def progress(self) -> Progress | None:
+        """What was reported last; None where nothing was, or it cannot be read now."""
+        with contextlib.suppress(OSError):
+            return Progress(**json.loads(path.read_text())) if (path := self._progress_path) else None
+        return None
+
+    @property
+    def _progress_path(self) -> Path | None:
+        return self.local_path / PROGRESS_FILE if self.local_path else None
 
     def recoveries(self) -> tuple[Recovery, ...]:
         return tuple(recoveries(self.ledger.events()))

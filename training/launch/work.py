@@ -24,7 +24,6 @@ from training.models.untrained import untrained
 from training.models.weights import load_weights
 from training.observe.json_log import JsonLog
 from training.observe.profile import Profile
-from training.observe.progress import ProgressBar
 from training.observe.tensorboard import TensorBoard
 from training.observe.timing import Timing
 from training.task import load_task
@@ -75,9 +74,9 @@ def work(
                 loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
                 until_epoch=job.until_epoch, plan=compute.plan,
                 watchers=[
+                    *more,
                     *_watchers(job, compute, worker, folder, attempt, saver, is_urgent),
                     *(job.make_watchers(worker) if job.make_watchers else ()),
-                    *more,
                 ],
             )  # fmt: skip
     except (Exception, KeyboardInterrupt) as error:
@@ -149,7 +148,7 @@ def _watchers(
     made: list[Watcher] = [keeper] if is_sharded and worker.rank else []
     if worker.rank == 0:
         journal = Journal(folder.ledger, attempt.claim, local / "mark" if local else None, attempt.rejected)
-        made = [ProgressBar(), keeper, Harmless(EpochLog(job)), journal, Timing()]
+        made = [keeper, Harmless(EpochLog(job)), journal, Timing()]
         if seen.tensorboard:
             made.append(Harmless(TensorBoard(seen.tensorboard)))
         if local:

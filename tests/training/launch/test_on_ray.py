@@ -1,8 +1,15 @@
 """A training on Ray Train's workers: killed, short of a node, without its driver, and asked to stop."""
 
+import contextlib
+import fcntl
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +84,11 @@ def test_memory_that_one_worker_lacks_is_known_through_all_that_tells_of_it() ->
     assert not _ran_out_of_memory(told(ValueError()))
 
 
-def _start(cluster: LocalCluster, out: Path, *options: str) -> "subprocess.Popen[str]":
+def _start(cluster: LocalCluster, out: Path, *options: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     out.mkdir(exist_ok=True)
     command = [sys.executable, "-m", PROGRAM, str(out), "--how", "ray", *options]
     return subprocess.Popen(
-        command, env=cluster.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=cluster.environment, cwd=ROOT, stdout=stdout, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip
 
 
@@ -137,10 +144,40 @@ def test_a_training_on_ray_that_is_told_to_end_keeps_its_last_step(cluster: Loca
     finally:
         driver.kill()
     assert "Interrupted: stopped between two steps, as it was asked to" in said
+    assert "step/s" not in said, "no bar in a log"
     _finish(cluster, tmp_path)
     (recovery,) = _recoveries(tmp_path)
     assert recovery["steps_redone"] == 0
     _require_every_row_once_an_epoch(tmp_path)
+
+
+def _on_a_terminal(cluster: LocalCluster, out: Path, *options: str) -> str:
+    """All that the command writes where its output is a terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = _start(cluster, out, *options, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        with contextlib.suppress(OSError):  # it is gone
+            while part := os.read(ours, 4096):
+                said += part
+        assert process.wait(60) == 0, said[-4000:]
+    finally:
+        process.kill()
+        os.close(ours)
+    return said.decode()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.cluster
+def test_how_far_workers_are_is_drawn_where_the_command_has_a_terminal(cluster: LocalCluster, tmp_path: Path) -> None:
+    said = _on_a_terminal(cluster, tmp_path / "terminal", "--workers", "2", "--pause-s", "0.1")
+    drawn = re.findall(r"epoch (\d)/3: +\d+%.* loss \d\.\d+, [\d,]+ samples/s\]", said)
+    assert set(drawn) == {"1", "2", "3"}
+    # What is printed meanwhile is printed once, on lines of its own.
+    lines = re.findall(r"^.*epoch +(\d)/3  loss .* left(?:\x1b\[0m)?\r$", said, re.MULTILINE)
+    assert lines == ["1", "2", "3"]
 
 
 @pytest.mark.timeout(600)
