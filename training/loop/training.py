@@ -82,7 +82,7 @@ class Training:
         self.scaler = self.strategy.make_scaler()
         self.position = Position()
         # How many rows go through the model at once; 0: a worker's whole share. Less than the recipe's where memory ran
-        # out: nothing that is learned depends on it, but who goes on need not run out of memory again.
+        # out: who goes on cuts its steps as they were cut before, and need not run out of memory again.
         self.micro_batch = recipe.micro_batch
         # Of the epoch under way, as this worker counts; after a resume the first worker goes on from the sums of all.
         self.loss_sum = torch.zeros((), device=worker.device)
