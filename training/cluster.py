@@ -27,6 +27,13 @@ def connect() -> None:
         ray.init(address=os.environ["RAY_ADDRESS"])
 
 
+def has_gpus(workers: int = 1) -> bool:
+    """Whether the joined cluster has a GPU for every worker. Asked for more than it has, Ray would wait for ever."""
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0) >= workers)  # type: ignore[no-untyped-call]
+
+
 def keep_to_loopback() -> None:
     """Settings for a cluster that this process starts, before Ray is imported."""
     # Loopback alone, and so no tokens; without the last, Ray takes the network card's address for 127.0.0.1.

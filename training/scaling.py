@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,14 +25,13 @@ from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.observe.breakdown import Breakdown
 from training.observe.clock import StepClock
-from training.observe.gpu import gpu_figures
+from training.observe.gpu import GpuUse
 from training.options import add_source_arguments, read_source
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
 
 # What the field holds good: efficiency at least, communication at most, GPU utilization at least.
 TARGETS = {"efficiency": 0.85, "communication_share": 0.15, "gpu_utilization": 0.85}
-GPU_SAMPLE_S = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,26 +49,20 @@ class Probe(Watcher):
     """Writes a Measured into `path` once the steps after the first `skip` are done."""
 
     def __init__(self, path: Path, pace: Pace) -> None:
-        self._path, self._pace, self._asked_at = path, pace, 0.0
-        self._utilization: list[float] = []
+        self._path, self._pace, self._gpu = path, pace, GpuUse()
 
     def begin(self, training: Training, clock: StepClock) -> None:
         self._clock = clock
 
     def step(self, training: Training, batch: Batch) -> None:
-        now = time.monotonic()
-        if self._pace.rows and now - self._asked_at > GPU_SAMPLE_S:
-            self._asked_at = now
-            figures = gpu_figures()
-            if "gpu_utilization" in figures:
-                self._utilization.append(figures["gpu_utilization"])
+        if self._pace.rows:
+            self._gpu.step(training, batch)
 
     def end(self, training: Training) -> None:
         breakdown = Breakdown(dict(self._clock.seconds))
-        used = sum(self._utilization) / len(self._utilization) if self._utilization else None
         measured = Measured(
-            training.worker.world_size, self._pace.samples_per_s, breakdown.share("communication"), used,
-            breakdown.verdict(),
+            training.worker.world_size, self._pace.samples_per_s, breakdown.share("communication"),
+            self._gpu.take().get("gpu_utilization"), breakdown.verdict(),
         )  # fmt: skip
         self._path.write_text(json.dumps(dataclasses.asdict(measured)))
 

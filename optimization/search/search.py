@@ -22,11 +22,12 @@ from optimization.search.publish import Lineage, Paired, publish_candidate, publ
 from optimization.search.searching import TEACHER, Climb, Rungs, Terminal, candidates_of, climb, numbered
 from optimization.search.space import Space
 from training.artifact import load_artifact
+from training.cluster import has_gpus
 from training.lineage import task_params
 from training.recipe import Recipe, flatten
 from training.registry import Registry, RegistryError, Run, Version
 from training.task import Source, Task, load_task
-from training.tuning.cluster import has_gpus, join, plan_trials
+from training.tuning.cluster import join, plan_trials
 from training.tuning.preflight import Demand
 from training.tuning.queue import Room
 

@@ -17,7 +17,6 @@ import torch
 
 from training.benchmark.machine import describe, machine, write_report
 from training.evaluation.scores import clopper_pearson, predict_in_batches
-from training.loop.batches import Batch
 from training.loop.fit import fit
 from training.loop.training import EpochRecord, Training
 from training.loop.watcher import Watcher
@@ -25,13 +24,10 @@ from training.loop.worker import Worker
 from training.models.architecture import build
 from training.models.untrained import untrained
 from training.module import predictor
-from training.observe.gpu import gpu_figures
 from training.options import add_source_arguments, read_source
 from training.recipe import Recipe, override
 from training.recipes import load_recipe
 from training.task import Task, load_task
-
-GPU_SAMPLE_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +54,10 @@ class Outcome:
 
 
 class _Looks(Watcher):
-    """Prints each epoch, adds up the time of steps, and asks how busy the GPU is."""
+    """Prints each epoch, and adds up the time of steps."""
 
     def __init__(self) -> None:
-        self.training_s = self._asked_at = 0.0
-        self.utilization: list[float] = []
-
-    def step(self, training: Training, batch: Batch) -> None:
-        now = time.monotonic()
-        if training.worker.on_gpu and now - self._asked_at > GPU_SAMPLE_S:
-            self._asked_at = now
-            self.utilization += [value for name, value in gpu_figures().items() if name == "gpu_utilization"]
+        self.training_s = 0.0
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
         self.training_s += record.seconds
@@ -90,6 +79,7 @@ def measure(recipe: Recipe, task: Task, arguments: argparse.Namespace, seed: int
     module = build(recipe.architecture, task.encoding).eval()
     module.load_state_dict(training.best.weights)
     split = task.splits[arguments.split]
+    used = [record.gpu_utilization for record in training.records if record.gpu_utilization is not None]
     answers = predict_in_batches(predictor(module), split.inputs).argmax(axis=1)
     return Outcome(
         recipe=arguments.recipe,
@@ -102,7 +92,7 @@ def measure(recipe: Recipe, task: Task, arguments: argparse.Namespace, seed: int
         epochs=len(training.records),
         training_s=looks.training_s,
         wall_s=wall_s,
-        gpu_utilization=statistics.fmean(looks.utilization) if looks.utilization else None,
+        gpu_utilization=statistics.fmean(used) if used else None,
     )
 
 

@@ -6,6 +6,10 @@ from training.loop.watcher import Watcher
 from training.observe.clock import StepClock
 from training.registry import Registry, Run
 
+# What of a record is logged, by its own name; the GPU's figures where there is one.
+LOGGED = (
+    "train_loss", "val_loss", "val_accuracy", "learning_rate", "samples_per_s", "gpu_utilization", "gpu_memory_bytes",
+)  # fmt: skip
 TOLD_BY = "val_loss"  # an epoch that has it in the run has been told
 
 
@@ -48,11 +52,5 @@ class EpochLog(Watcher):
 
 
 def _log(run: Run, record: EpochRecord) -> None:
-    figures = {
-        "train_loss": record.train_loss,
-        "val_loss": record.val_loss,
-        "val_accuracy": record.val_accuracy,
-        "learning_rate": record.learning_rate,
-        "samples_per_s": record.samples_per_s,
-    }
-    run.log_metrics(figures, step=record.epoch)
+    figures = {name: getattr(record, name) for name in LOGGED}
+    run.log_metrics({name: figure for name, figure in figures.items() if figure is not None}, step=record.epoch)

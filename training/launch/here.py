@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from training.launch.job import Compute, TrainJob
 from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
 from training.loop.training import Training
+from training.loop.watcher import Watcher
 from training.loop.worker import Worker
+from training.observe.progress import ProgressBar
 from training.parallel.closing import close_process_group
 from training.parallel.plan import Plan
 
@@ -31,8 +34,11 @@ def is_first() -> bool:
 def train_here(job: TrainJob, compute: Compute) -> Training:
     """fit() in this process. SIGTERM ends it between two steps, with all of it kept."""
     asked = threading.Event()
+    watchers: list[Watcher] = [StopWhen(asked.is_set)]
+    if is_first() and sys.stdout.isatty():
+        watchers.append(ProgressBar())
     with _workers(compute.plan) as worker, on_termination(asked.set):
-        return work(job, compute, worker, _owner(), [StopWhen(asked.is_set)])
+        return work(job, compute, worker, _owner(), watchers)
 
 
 def _owner() -> str:

@@ -13,17 +13,22 @@ from typing import Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.store import SupersededError
-from training.cluster import connect
+from training.cluster import connect, has_gpus
+from training.launch.follow import can_follow, followed
+from training.launch.harmless import Harmless
 from training.launch.job import GIVES_WAY, Compute, Interrupted, TrainJob
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
 from training.loop.training import TrainingError
+from training.loop.watcher import Watcher
 from training.loop.worker import Worker
+from training.observe.progress import ProgressReports
 
 MAX_RESTARTS = 3
 # Ray Train's defaults suit jobs of days: every 2 s it looks whether its workers live, every 5 s whether a node will go.
-# Looking ten times a second took a tenth of a processor.
+# Looking ten times a second took a tenth of a processor. Ray Train hands them on from the process that calls it, so
+# they hold on any cluster, and in a sweep's trials.
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
@@ -52,10 +57,11 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
     workers = compute.workers if compute.min_workers is None else (compute.min_workers, compute.workers)
     gpus = compute.gpus
     if gpus is None:
-        gpus = float(_has_gpus(compute.min_workers or compute.workers))
+        gpus = float(has_gpus(compute.min_workers or compute.workers))
+    is_followed = can_follow(folder)
     trainer = TorchTrainer(
         _ray_worker,
-        train_loop_config={"job": job, "compute": compute, "owner": owner},
+        train_loop_config={"job": job, "compute": compute, "owner": owner, "is_followed": is_followed},
         torch_config=TorchConfig(
             backend=compute.plan.backend("cuda" if gpus else "cpu"), timeout_s=int(compute.plan.timeout_s)
         ),
@@ -76,7 +82,8 @@ def train_on_ray(job: TrainJob, compute: Compute) -> None:
         ),
     )
     try:
-        with on_termination(lambda: folder.ask_to_stop(owner)):
+        following = followed(folder) if is_followed else contextlib.nullcontext()
+        with on_termination(lambda: folder.ask_to_stop(owner)), following:
             _fit(trainer)
     finally:
         with contextlib.suppress(OSError):
@@ -140,9 +147,13 @@ def _ray_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
     folder = RunFolder(compute.folder(job))
-    stop = [StopWhen(lambda: folder.is_asked_to_stop(owner))] if worker.rank == 0 else []
+    watchers: list[Watcher] = []
+    if worker.rank == 0:
+        watchers.append(StopWhen(lambda: folder.is_asked_to_stop(owner)))
+        if config["is_followed"]:
+            watchers.append(Harmless(ProgressReports(folder.report)))
     try:
-        work(job, compute, worker, owner, stop, is_urgent=_preemption_told(), notes_faults=False)
+        work(job, compute, worker, owner, watchers, is_urgent=_preemption_told(), notes_faults=False)
     except SupersededError:
         return  # all workers have stopped, and another start must not overtake in its turn
     except TrainingError as error:
@@ -177,10 +188,3 @@ def _quiet_ray_train() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("ray.train") or "/ray/train/" in name:
             logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _has_gpus(workers: int) -> bool:
-    """Whether the cluster has a GPU for every worker; each then gets one. Asked for more, Ray would wait for ever."""
-    import ray
-
-    return bool(ray.cluster_resources().get("GPU", 0) >= workers)  # type: ignore[no-untyped-call]

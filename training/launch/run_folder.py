@@ -1,14 +1,17 @@
 """RunFolder: where one training keeps its checkpoints, its ledger and its marks, from the first start to its end."""
 
 import contextlib
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.ledger import Ledger, Recovery, recoveries
 from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, SupersededError
+from training.observe.bar import Progress
 from training.observe.breakdown import Breakdown
 
 if TYPE_CHECKING:
@@ -18,15 +21,20 @@ RUN_FILE = "mlflow-run"
 STOPS = "stop"
 LOG_FILE = "log.jsonl"
 TRACE_FILE = "trace.json"
+PROGRESS_FILE = "progress"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a training: its claim, and the state it goes on from (None: from the beginning)."""
+    """One start of a training: its claim, and the state it goes on from (None: from the beginning).
+
+    `micro_batch` is what a worker whose memory ran out left word of; 0: none did.
+    """
 
     claim: Claim
     state: dict[str, Any] | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
+    micro_batch: int = 0
 
 
 class RunFolder:
@@ -47,24 +55,29 @@ class RunFolder:
 
         Raises SupersededError, in every worker, where another has claimed it since `owner` did.
         """
-        told: list[Any] = [None, None]  # the claim, or why there is none; the checkpoint's name
+        told: list[Any] = [None, None, 0]  # the claim, or why there is none; the checkpoint's name; the micro-batch
         attempt = None
         if worker.rank == 0:
             try:
                 claim = self.store.begin_attempt(owner)
                 found = self.store.newest()
-                attempt = Attempt(claim, found.state if found else None, self.store.passed_over)
-                told = [claim, found.checkpoint.name if found else None]
+                micro_batch = self._noted_micro_batch()
+                attempt = Attempt(claim, found.state if found else None, self.store.passed_over, micro_batch)
+                told = [claim, found.checkpoint.name if found else None, micro_batch]
             except SupersededError as error:
-                told = [error, None]
+                told[0] = error
         if worker.world_size > 1:
             import torch
 
             torch.distributed.broadcast_object_list(told, src=0)
-        claim, name = told
+        claim, name, micro_batch = told
         if isinstance(claim, SupersededError):
             raise claim
-        return attempt or Attempt(claim, self.store.load(name)[1] if name else None)
+        return attempt or Attempt(claim, self.store.load(name)[1] if name else None, micro_batch=micro_batch)
+
+    def _noted_micro_batch(self) -> int:
+        """Of those whose memory ran out before a checkpoint could tell of it; the smallest, since it ran out again."""
+        return min((noted for event in self.ledger.events() if (noted := event.get("micro_batch"))), default=0)
 
     def remember_run(self, run_id: str) -> None:
         self._folder.write(RUN_FILE, run_id.encode())
@@ -83,6 +96,23 @@ class RunFolder:
         with contextlib.suppress(OSError):  # a storage that does not answer now is asked again
             return owner in self._folder.names(STOPS)
         return False
+
+    def report(self, progress: Progress) -> None:
+        """Leave word of how far the training is, where the folder is one of a file system."""
+        if path := self._progress_path:
+            scratch = path.with_suffix(f".{os.getpid()}.part")
+            scratch.write_text(json.dumps(asdict(progress)))  # not forced to the disk: the next one is soon to come
+            scratch.replace(path)
+
+    def progress(self) -> Progress | None:
+        """What was reported last; None where nothing was, or it cannot be read now."""
+        with contextlib.suppress(OSError):
+            return Progress(**json.loads(path.read_text())) if (path := self._progress_path) else None
+        return None
+
+    @property
+    def _progress_path(self) -> Path | None:
+        return self.local_path / PROGRESS_FILE if self.local_path else None
 
     def recoveries(self) -> tuple[Recovery, ...]:
         return tuple(recoveries(self.ledger.events()))

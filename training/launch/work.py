@@ -1,6 +1,7 @@
 """work(): what each worker does, under whatever launched it."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from training.launch.job import Compute, TrainJob
 from training.launch.run_folder import LOG_FILE, TRACE_FILE, Attempt, RunFolder
 from training.loop.fit import fit
 from training.loop.losses import make_loss
-from training.loop.training import Training, TrainingError
+from training.loop.training import MemoryRanOutError, Training, TrainingError, smaller_part
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.pretrained import load_pretrained
@@ -23,7 +24,6 @@ from training.models.untrained import untrained
 from training.models.weights import load_weights
 from training.observe.json_log import JsonLog
 from training.observe.profile import Profile
-from training.observe.progress import ProgressBar
 from training.observe.tensorboard import TensorBoard
 from training.observe.timing import Timing
 from training.task import load_task
@@ -56,30 +56,27 @@ def work(
     module = untrained(job.recipe, task.encoding)
     folder = RunFolder(compute.folder(job), compute.keep_last)
     attempt = folder.begin_attempt(worker, owner)
-    if attempt.state is not None and worker.rank == 0:
-        epoch, step = attempt.state["position"]
-        print(f"going on at epoch {epoch}, step {step}", flush=True)
     if worker.rank == 0:
-        for name, reason in attempt.rejected.items():
-            print(f"passed over {name}: {reason}", flush=True)
+        _say_where_from(attempt)
     if attempt.state is None:
         _begin_with_weights(job, module, worker)
     if job.wrap:
         module = job.wrap(module)
     loss = make_loss(job.recipe, task.splits["train"].labels, len(task.encoding.labels))
+    recipe = dataclasses.replace(job.recipe, micro_batch=smaller_part(job.recipe.micro_batch, attempt.micro_batch))
     try:
         with contextlib.ExitStack() as stack:
             saver = None
             if worker.rank == 0:
                 saver = stack.enter_context(AsyncSaver(folder.store, attempt.claim, worker.world_size))
             return fit(
-                job.recipe, module, task.encoding, task.splits["train"], task.splits["val"],
+                recipe, module, task.encoding, task.splits["train"], task.splits["val"],
                 loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
                 until_epoch=job.until_epoch, plan=compute.plan,
                 watchers=[
+                    *more,
                     *_watchers(job, compute, worker, folder, attempt, saver, is_urgent),
                     *(job.make_watchers(worker) if job.make_watchers else ()),
-                    *more,
                 ],
             )  # fmt: skip
     except (Exception, KeyboardInterrupt) as error:
@@ -87,21 +84,35 @@ def work(
         told: BaseException = error
         if isinstance(error, TrainingError):
             told = TrainingError(f"{error}; the state before it is {_where_kept(folder, compute.folder(job))}")
-        if worker.rank == 0 and (notes_faults or isinstance(error, TrainingError | SupersededError)):
-            _note(folder, attempt, told)
+        micro_batch = error.micro_batch if isinstance(error, MemoryRanOutError) else 0
+        if micro_batch or (worker.rank == 0 and (notes_faults or isinstance(error, TrainingError | SupersededError))):
+            _note(folder, attempt, told, micro_batch)
         if told is error:
             raise
         raise told from error
 
 
-def _note(folder: RunFolder, attempt: Attempt, error: BaseException) -> None:
-    """Write into the ledger why the attempt ended, where there still is one: who overtook it may have ended, too."""
+def _say_where_from(attempt: Attempt) -> None:
+    if attempt.state is not None:
+        epoch, step = attempt.state["position"]
+        print(f"going on at epoch {epoch}, step {step}", flush=True)
+    if attempt.micro_batch:
+        print(f"memory ran out before: on with {attempt.micro_batch} rows at once", flush=True)
+    for name, reason in attempt.rejected.items():
+        print(f"passed over {name}: {reason}", flush=True)
+
+
+def _note(folder: RunFolder, attempt: Attempt, error: BaseException, micro_batch: int) -> None:
+    """Write into the ledger why the attempt ended, where there still is one: who overtook it may have ended, too.
+
+    With what the next one had better begin, too: no checkpoint can be kept while others wait for this worker.
+    """
     with contextlib.suppress(OSError):
         if folder.store.last_claim() is not None:
             first_line = (str(error).splitlines() or [""])[0]
             told = isinstance(error, TrainingError | SupersededError)
             cause = first_line if told else f"{type(error).__name__}: {first_line}".rstrip(": ")
-            folder.ledger.add("failed", attempt.claim.number, cause=cause)
+            folder.ledger.add("failed", attempt.claim.number, cause=cause, micro_batch=micro_batch)
 
 
 def _where_kept(folder: RunFolder, url: str) -> str:
@@ -137,7 +148,7 @@ def _watchers(
     made: list[Watcher] = [keeper] if is_sharded and worker.rank else []
     if worker.rank == 0:
         journal = Journal(folder.ledger, attempt.claim, local / "mark" if local else None, attempt.rejected)
-        made = [ProgressBar(), keeper, Harmless(EpochLog(job)), journal, Timing()]
+        made = [keeper, Harmless(EpochLog(job)), journal, Timing()]
         if seen.tensorboard:
             made.append(Harmless(TensorBoard(seen.tensorboard)))
         if local:

@@ -23,6 +23,7 @@ from training.loop.training import EpochRecord, Position, Training
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.observe.clock import StepClock
+from training.observe.gpu import GpuUse
 from training.parallel.choice import make_strategy
 from training.parallel.plan import Plan
 from training.parallel.strategy import Strategy
@@ -75,7 +76,8 @@ def fit(
     loss = loss or make_loss(recipe, train.labels, len(encoding.labels))
     stepper = Stepper(training, batches, loss, clock)
     training.last_epoch = min(recipe.epochs, until_epoch or recipe.epochs)
-    agreement = Agreement(worker)
+    agreement, gpu = Agreement(worker), GpuUse()
+    watchers = [gpu, *watchers]
     with contextlib.closing(batches), _determinism(recipe, worker):
         for watcher in watchers:
             watcher.begin(training, clock)
@@ -83,7 +85,7 @@ def fit(
             if not _train_epoch(training, stepper, batches, clock, agreement, watchers):
                 break
             training.require_finite()
-            record = _close_epoch(training, encoding, val, clock, stepper.micro_batch or VALIDATION_ROWS)
+            record = _close_epoch(training, encoding, val, clock, gpu)
             for watcher in watchers:
                 watcher.epoch(training, record)
             clock.mark("checkpoint")
@@ -122,19 +124,18 @@ def _train_epoch(
     return True
 
 
-def _close_epoch(
-    training: Training, encoding: Encoding, val: Split, clock: StepClock, rows_at_once: int
-) -> EpochRecord:
+def _close_epoch(training: Training, encoding: Encoding, val: Split, clock: StepClock, gpu: GpuUse) -> EpochRecord:
     """Validate, keep what is best, and make `training` ready for the next epoch."""
     recipe, strategy, epoch = training.recipe, training.strategy, training.position.epoch
     clock.end_steps()
+    used = gpu.take()
     strategy.share_buffers(training.kept)
-    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy, rows_at_once)
+    val_loss, val_accuracy = validate(training.kept, encoding, val, strategy, training.micro_batch or VALIDATION_ROWS)
     loss_sum, rows = strategy.sum_over_workers([float(training.loss_sum), training.rows])
     training.keep_if_best(epoch, val_accuracy)
     record = EpochRecord(
         epoch, loss_sum / rows, val_loss, val_accuracy, training.optimizer.param_groups[0]["lr"],
-        rows / training.seconds, training.seconds,
+        rows / training.seconds, training.seconds, **used,
     )  # fmt: skip
     training.schedule.epoch_end(val_loss)
     training.records = (*training.records, record)

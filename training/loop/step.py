@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.loop.batches import Batch, Batches
 from training.loop.losses import Loss
-from training.loop.training import Training, TrainingError
+from training.loop.training import MemoryRanOutError, Training, TrainingError
 from training.loop.worker import seed_step
 from training.observe.clock import StepClock
 from training.parallel.strategy import Part
@@ -26,7 +26,6 @@ class Stepper:
     def __init__(self, training: Training, batches: Batches, loss: Loss, clock: StepClock) -> None:
         self._training, self._strategy, self._batches = training, training.strategy, batches
         self._loss, self._clock = loss, clock
-        self.micro_batch = training.recipe.micro_batch
         self._parameters = [p for p in training.module.parameters() if p.requires_grad]
         self._skipped = torch.zeros((), dtype=torch.int64, device=training.worker.device)
         self._unseen = 0
@@ -66,16 +65,17 @@ class Stepper:
                 half = math.ceil(size / 2)
                 if size == 1 or training.worker.world_size > 1:
                     # Others wait for this worker's gradients: it cannot begin the step again by itself.
-                    raise TrainingError(
-                        f"{size} rows a worker do not fit its memory at {self._here()}: "
-                        f"set micro_batch={half} or use more workers"
+                    advice = f"set micro_batch={half} or use more workers" if size > 1 else "use a smaller model"
+                    raise MemoryRanOutError(
+                        f"{size} rows a worker do not fit its memory at {self._here()}: {advice}",
+                        half if size > 1 else 0,
                     ) from error
             training.optimizer.zero_grad(set_to_none=True)
             if training.worker.on_gpu:
                 torch.cuda.empty_cache()
             self._seed()
             logger.warning("out of memory with %d rows at %s: on with micro-batches of %d", size, self._here(), half)
-            self.micro_batch = half
+            training.micro_batch = half
 
     def _seed(self) -> None:
         position = self._training.position
@@ -84,7 +84,7 @@ class Stepper:
     def _part_rows(self, batch: Batch) -> int:
         """How many rows at most go through the model at once; the same for all who read this batch."""
         largest_share = -(-batch.rows // self._strategy.reader.world_size)
-        return min(self.micro_batch or self._strategy.rows_at_once(largest_share), largest_share)
+        return min(self._training.micro_batch or self._strategy.rows_at_once(largest_share), largest_share)
 
     def _parts(self, batch: Batch) -> list[Part]:
         readers = self._strategy.reader.world_size

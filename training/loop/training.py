@@ -23,6 +23,14 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message names the epoch and step."""
 
 
+class MemoryRanOutError(TrainingError):
+    """This worker's memory ran out; with `micro_batch` rows at once it may suffice (0: it does not hold one)."""
+
+    def __init__(self, message: str, micro_batch: int = 0) -> None:
+        super().__init__(message)
+        self.micro_batch = micro_batch
+
+
 @dataclass(frozen=True, order=True)
 class Position:
     """The next step: `epoch` counted from 1, `step` within it from 0."""
@@ -41,6 +49,9 @@ class EpochRecord:
     learning_rate: float
     samples_per_s: float
     seconds: float
+    # Of the first worker's GPU, where there is one: the mean over the epoch's steps, and the peak since it started.
+    gpu_utilization: float | None = None
+    gpu_memory_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,9 @@ class Training:
         self.schedule = make_schedule(recipe, self.optimizer, steps_per_epoch * recipe.epochs)
         self.scaler = self.strategy.make_scaler()
         self.position = Position()
+        # How many rows go through the model at once; 0: a worker's whole share. Less than the recipe's where memory ran
+        # out: who goes on cuts its steps as they were cut before, and need not run out of memory again.
+        self.micro_batch = recipe.micro_batch
         # Of the epoch under way, as this worker counts; after a resume the first worker goes on from the sums of all.
         self.loss_sum = torch.zeros((), device=worker.device)
         self.rows = 0
@@ -131,6 +145,7 @@ class Training:
             "best": {field.name: getattr(self.best, field.name) for field in fields(Best)},
             "records": [asdict(record) for record in self.records],
             "stopped_early": self.stopped_early,
+            "micro_batch": self.micro_batch,
         }
 
     def state(self) -> dict[str, Any]:
@@ -170,12 +185,18 @@ class Training:
         self.best = Best(**numbers["best"])
         self.records = tuple(EpochRecord(**record) for record in numbers["records"])
         self.stopped_early = numbers["stopped_early"]
+        self.micro_batch = smaller_part(self.micro_batch, numbers.get("micro_batch", 0))  # older states have none
 
     def keep_if_best(self, epoch: int, accuracy: float) -> None:
         """Keep the weights of `epoch` where its val `accuracy` is no worse than any before."""
         if accuracy >= self.best.accuracy:
             reached = epoch if accuracy > self.best.accuracy else self.best.reached
             self.best = Best(epoch, reached, accuracy, copied(self.strategy.gather(self.kept.state_dict())))
+
+
+def smaller_part(one: int, other: int) -> int:
+    """The smaller of two micro-batches, of which 0 is the whole."""
+    return min(one, other) or max(one, other)
 
 
 def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:

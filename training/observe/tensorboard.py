@@ -21,16 +21,19 @@ class TensorBoard(Watcher):
         self._writer = SummaryWriter(str(self._folder))
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
-        figures = {
+        figures: dict[str, float | None] = {
             "loss/train": record.train_loss,
             "loss/val": record.val_loss,
             "accuracy/val": record.val_accuracy,
             "learning_rate": record.learning_rate,
             "samples_per_s": record.samples_per_s,
+            "gpu/utilization": record.gpu_utilization,
+            "gpu/memory_bytes": record.gpu_memory_bytes,
             **Breakdown(self._clock.seconds).metrics(),
         }
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, record.epoch)
+            if value is not None:
+                self._writer.add_scalar(name, value, record.epoch)
         self._writer.flush()
 
     def end(self, training: Training) -> None:

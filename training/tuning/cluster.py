@@ -12,8 +12,6 @@ SETTLE_S = 5.0  # for processes of a sweep that was killed a moment ago to end, 
 def join() -> None:
     """The cluster at RAY_ADDRESS, or one started for this sweep. What trials print stays in Ray's own logs."""
     os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")
-    # Ray Train's controller, which a trial of several workers starts, looks for reports every 2 s by default.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     from training.cluster import connect
 
     connect()
@@ -35,12 +33,6 @@ def plan_trials(demand: Demand, trials: int, wanted: int | None, whole_populatio
         if time.monotonic() > deadline:
             return preflight(free, demand, trials, wanted, whole_population)
         time.sleep(0.5)
-
-
-def has_gpus() -> bool:
-    import ray
-
-    return bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
 
 
 def _nodes(resources: dict[str, dict[str, float]]) -> list[Node]:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from training.cluster import has_gpus
 from training.recipe import Recipe, flatten
 from training.registry import Registry, RegistryError, Run
 from training.task import Source, Task, load_task
-from training.tuning.cluster import has_gpus, join, plan_trials
+from training.tuning.cluster import join, plan_trials
 from training.tuning.ledger import Ledger, Trial
 from training.tuning.logbook import Logbook, best_trial
 from training.tuning.method import Method

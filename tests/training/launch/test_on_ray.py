@@ -1,8 +1,15 @@
 """A training on Ray Train's workers: killed, short of a node, without its driver, and asked to stop."""
 
+import contextlib
+import fcntl
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +22,7 @@ from apps.launcher.local import ROOT, LocalCluster
 from tests.training.launch.test_here import _recoveries, _require_every_row_once_an_epoch, _same, _wait_for
 from training.checkpoint.store import SupersededError
 from training.launch.job import Interrupted
-from training.launch.on_ray import _fit, _has_gpus, _ran_out_of_memory, _require_end
+from training.launch.on_ray import _fit, _ran_out_of_memory, _require_end
 from training.launch.run_folder import RunFolder
 from training.loop.training import TrainingError
 from training.loop.worker import Worker
@@ -77,19 +84,11 @@ def test_memory_that_one_worker_lacks_is_known_through_all_that_tells_of_it() ->
     assert not _ran_out_of_memory(told(ValueError()))
 
 
-@pytest.mark.parametrize(("gpus", "workers", "used"), [(0, 1, False), (1, 1, True), (1, 2, False), (2, 2, True)])
-def test_gpus_are_used_where_every_worker_gets_one(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, workers: int, used: bool
-) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
-    assert _has_gpus(workers) is used
-
-
-def _start(cluster: LocalCluster, out: Path, *options: str) -> "subprocess.Popen[str]":
+def _start(cluster: LocalCluster, out: Path, *options: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     out.mkdir(exist_ok=True)
     command = [sys.executable, "-m", PROGRAM, str(out), "--how", "ray", *options]
     return subprocess.Popen(
-        command, env=cluster.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=cluster.environment, cwd=ROOT, stdout=stdout, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip
 
 
@@ -145,10 +144,40 @@ def test_a_training_on_ray_that_is_told_to_end_keeps_its_last_step(cluster: Loca
     finally:
         driver.kill()
     assert "Interrupted: stopped between two steps, as it was asked to" in said
+    assert "step/s" not in said, "no bar in a log"
     _finish(cluster, tmp_path)
     (recovery,) = _recoveries(tmp_path)
     assert recovery["steps_redone"] == 0
     _require_every_row_once_an_epoch(tmp_path)
+
+
+def _on_a_terminal(cluster: LocalCluster, out: Path, *options: str) -> str:
+    """All that the command writes where its output is a terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = _start(cluster, out, *options, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        with contextlib.suppress(OSError):  # it is gone
+            while part := os.read(ours, 4096):
+                said += part
+        assert process.wait(60) == 0, said[-4000:]
+    finally:
+        process.kill()
+        os.close(ours)
+    return said.decode()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.cluster
+def test_how_far_workers_are_is_drawn_where_the_command_has_a_terminal(cluster: LocalCluster, tmp_path: Path) -> None:
+    said = _on_a_terminal(cluster, tmp_path / "terminal", "--workers", "2", "--pause-s", "0.1")
+    drawn = re.findall(r"epoch (\d)/3: +\d+%.* loss \d\.\d+, [\d,]+ samples/s\]", said)
+    assert set(drawn) == {"1", "2", "3"}
+    # What is printed meanwhile is printed once, on lines of its own.
+    lines = re.findall(r"^.*epoch +(\d)/3  loss .* left(?:\x1b\[0m)?\r$", said, re.MULTILINE)
+    assert lines == ["1", "2", "3"]
 
 
 @pytest.mark.timeout(600)

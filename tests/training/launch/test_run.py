@@ -86,6 +86,23 @@ def test_a_training_that_ended_is_not_trained_again(here: Compute, capsys: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_what_the_gpu_did_is_logged_where_there_is_one(
+    registry: Registry, run: Run, here: Compute, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    figures = {"gpu_utilization": 0.9, "gpu_memory_bytes": 2e9} if has_gpu else {}
+    monkeypatch.setattr("training.observe.gpu.gpu_figures", lambda: figures)
+    trained = run_training(_job(tracking_uri=registry.tracking_uri, run_id=run.run_id), here)
+    client = MlflowClient(registry.tracking_uri)
+    for name in ("gpu_utilization", "gpu_memory_bytes"):
+        history = client.get_metric_history(run.run_id, name)
+        assert [(entry.step, entry.value) for entry in history] == [
+            (epoch, figures[name]) for epoch in range(1, 5) if figures
+        ]
+        assert {getattr(record, name) for record in trained.records} == {figures.get(name)}
+
+
+@pytest.mark.slow
 def test_epochs_that_mlflow_did_not_take_are_told_later(
     registry: Registry, run: Run, here: Compute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

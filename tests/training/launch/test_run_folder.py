@@ -6,6 +6,7 @@ from training.checkpoint.folder import Folder
 from training.checkpoint.store import SupersededError
 from training.launch.run_folder import RunFolder
 from training.loop.worker import Worker
+from training.observe.bar import Progress
 
 
 @pytest.fixture
@@ -57,3 +58,19 @@ def test_a_command_that_was_overtaken_does_not_begin_again(folder: RunFolder) ->
     assert folder.begin_attempt(Worker(), "other").claim.number == 2
     with pytest.raises(SupersededError):
         folder.begin_attempt(Worker(), "one")
+
+
+def test_of_those_whose_memory_ran_out_the_last_word_holds(folder: RunFolder) -> None:
+    assert folder.begin_attempt(Worker(), "one").micro_batch == 0
+    folder.ledger.add("failed", 1, cause="worker 1 died")
+    for micro_batch in (10, 5):
+        folder.ledger.add("failed", 1, cause="out of memory", micro_batch=micro_batch)
+    assert folder.begin_attempt(Worker(), "one").micro_batch == 5
+
+
+def test_the_progress_that_was_reported_last_is_told(folder: RunFolder) -> None:
+    assert folder.progress() is None
+    for step, loss in ((3, None), (4, 0.5)):
+        told = Progress(epoch=1, epochs=4, step=step, steps=24, loss=loss, samples_per_s=10.0)
+        folder.report(told)
+        assert folder.progress() == told

@@ -16,7 +16,7 @@ from training.checkpoint.store import CheckpointStore
 from training.loop.batches import Batch
 from training.loop.fit import fit, validate
 from training.loop.step import Stepper
-from training.loop.training import EpochRecord, Position, Training, TrainingError
+from training.loop.training import EpochRecord, Position, Training, TrainingError, smaller_part
 from training.loop.watcher import Watcher
 from training.loop.worker import Worker
 from training.models.architecture import Architecture, build
@@ -296,9 +296,31 @@ def test_a_batch_that_does_not_fit_memory_is_halved_until_it_does(toy: Task) -> 
         torch.testing.assert_close(weights[f"module.{name}"], tensor, rtol=1e-4, atol=1e-5)
 
 
+def test_who_goes_on_takes_no_more_rows_at_once_than_memory_held(toy: Task) -> None:
+    recipe = dataclasses.replace(image_recipe(), architecture=DENSE, optimizer=Optimizer("sgd", lr=0.05))
+    recorder = _Recorder(steps=[3])
+    _train(recipe, toy, recorder, module=_SmallMemory(_module(recipe, toy), rows=6))
+    state = recorder.steps[3]
+    resumed = _SmallMemory(_module(recipe, toy), rows=6)
+    _train(recipe, toy, _Recorder(), module=resumed, start=state)
+    assert set(resumed.seen) == {5}
+    # Checkpoints of earlier versions do not say it.
+    del state["micro_batch"]
+    searching = _SmallMemory(_module(recipe, toy), rows=6)
+    _train(recipe, toy, _Recorder(), module=searching, start=state)
+    assert searching.seen[:3] == [20, 10, 5]
+
+
+@pytest.mark.parametrize(("one", "other", "smaller"), [(0, 0, 0), (0, 5, 5), (5, 0, 5), (7, 5, 5)])
+def test_a_micro_batch_of_0_is_the_whole(one: int, other: int, smaller: int) -> None:
+    assert smaller_part(one, other) == smaller
+
+
 def test_a_row_that_does_not_fit_memory_ends_the_training(toy: Task) -> None:
     recipe = dataclasses.replace(image_recipe(), architecture=DENSE)
-    with pytest.raises(TrainingError, match="1 rows a worker do not fit its memory at epoch 1, step 0"):
+    with pytest.raises(
+        TrainingError, match="1 rows a worker do not fit its memory at epoch 1, step 0: use a smaller model"
+    ):
         _fit(recipe, toy, module=_SmallMemory(_module(recipe, toy), rows=0))
 
 

@@ -1,8 +1,10 @@
 """What looks on while a training runs: where its time goes, its log, its events and its trace."""
 
+import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from torch import Tensor
@@ -12,6 +14,7 @@ from tests.toys import image_recipe, images
 from training.loop.fit import fit
 from training.loop.watcher import Watcher
 from training.models.architecture import build
+from training.observe.gpu import GpuUse
 from training.observe.json_log import JsonLog
 from training.observe.profile import Profile
 from training.observe.tensorboard import TensorBoard
@@ -73,6 +76,37 @@ def test_tensorboard_finds_the_figures_of_each_epoch(tmp_path: Path) -> None:
     content = events.read_bytes()
     for name in (b"loss/train", b"accuracy/val", b"time/forward_share"):
         assert content.count(name) == 3
+    assert b"gpu/" not in content
+
+
+def test_tensorboard_finds_what_the_gpu_did_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.observe.gpu.gpu_figures", lambda: {"gpu_utilization": 0.9, "gpu_memory_bytes": 2e9})
+    _train(TensorBoard(tmp_path))
+    (events,) = tmp_path.iterdir()
+    content = events.read_bytes()
+    for name in (b"gpu/utilization", b"gpu/memory_bytes"):
+        assert content.count(name) == 3
+
+
+def test_an_epochs_gpu_utilization_is_the_mean_over_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of memory the last look tells the peak."""
+    looks = iter([0.4, 0.5, 0.9, 0.2])
+    memory = itertools.count(1)
+    monkeypatch.setattr(
+        "training.observe.gpu.gpu_figures",
+        lambda: {"gpu_utilization": next(looks), "gpu_memory_bytes": float(next(memory))},
+    )
+    monkeypatch.setattr("training.observe.gpu.LOOK_EVERY_S", 0.0)
+    gpu, anything = GpuUse(), cast(Any, None)
+    gpu.step(anything, anything)
+    gpu.step(anything, anything)
+    assert gpu.take() == {"gpu_utilization": pytest.approx(0.6), "gpu_memory_bytes": 3.0}
+    assert gpu.take() == {"gpu_utilization": 0.2, "gpu_memory_bytes": 4.0}
+
+
+def test_a_gpu_whose_driver_is_not_asked_tells_its_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.observe.gpu.gpu_figures", lambda: {"gpu_memory_bytes": 7.0})
+    assert GpuUse().take() == {"gpu_memory_bytes": 7.0}
 
 
 def test_what_is_kept_at_an_epochs_end_takes_time_too() -> None:
