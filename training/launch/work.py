@@ -13,6 +13,7 @@ from training.checkpoint.store import CheckpointError, SupersededError
 from training.launch.epoch_log import EpochLog
 from training.launch.harmless import Harmless
 from training.launch.job import Compute, TrainJob
+from training.launch.memory import keep_freed_memory
 from training.launch.run_folder import LOG_FILE, TRACE_FILE, Attempt, RunFolder
 from training.loop.fit import fit
 from training.loop.losses import make_loss
@@ -51,6 +52,7 @@ def work(
     """
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(compute.threads)
     task = load_task(job.recipe.task, job.source, job.recipe.task_params)
     module = untrained(job.recipe, task.encoding)
