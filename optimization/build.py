@@ -25,6 +25,7 @@ from optimization.distill.parameters import Distill, Hint
 from optimization.distill.student import distill, require_same_reading
 from optimization.distill.teacher import TeacherPlace
 from optimization.gate import Verdict, gate_release, gate_student
+from optimization.measure.measurement import log_measurement
 from optimization.release import Expectation, Release, VersionRef, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant, threshold_split
@@ -136,7 +137,7 @@ def _make(teacher: Artifact, student_torch: Artifact, recipe: Recipe, task: Task
         max_harm=MAX_HARM,
     )
     _say("measuring, one variant at a time in turn")
-    comparison = compare(variants, student, calibration, task, MEASURE_THREADS)
+    comparison = compare(variants, student, calibration, task, MEASURE_THREADS, (teacher, student_torch))
     _say("looking at the pair under a shift")
     shift = _shift(variants["teacher-fp32"], variants[student], calibration, task)
     rows = Rows.score(gate[student], gate["teacher-fp32"], task.splits["gate"].labels, calibration.temperature)
@@ -203,6 +204,9 @@ def _register(
         if verdict is not None:
             tags["tandem.gate"] = "passed" if verdict.passed else "failed"
         published[artifact.manifest.variant] = registry.publish(task.name, artifact.folder, run, tags)
+    references = {version.digest: version.reference for version in (teacher, *published.values())}
+    for variant, found in built.comparison.measurements.items():
+        log_measurement(registry, published[variant], found.named(references))
     release = Release(
         model=task.name,
         teacher=_ref(published["teacher-fp32"]),
