@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from apps.access.check import AccessArgs
 from apps.observe.request_log import RequestLogArgs
 from apps.observe.tracing import TraceArgs
+from optimization.runners.names import Backend
 
 
 class ReleaseArgs(BaseModel):
@@ -19,6 +20,28 @@ class ReleaseArgs(BaseModel):
 
     ref: str = Field(default="champion", pattern=r"^([\w.\-]+@)?[\w.\-]+$")
     weight: float = Field(default=1.0, gt=0)
+
+
+class RunnerArgs(BaseModel):
+    """What computes one of a model's two networks; docs/compression-runners.md lists the backends.
+
+    "auto" is the CPU runtime of the Artifact's format. A replica whose machine lacks what `backend` needs does not
+    start, unless `allow_fallback` lets it run on the CPU instead.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: Backend | Literal["auto"] = "auto"
+    allow_fallback: bool = False
+
+
+class RunnersArgs(BaseModel):
+    """For all Releases of a model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    teacher: RunnerArgs = Field(default_factory=RunnerArgs)
+    student: RunnerArgs = Field(default_factory=RunnerArgs)
 
 
 class ModelArgs(BaseModel):
@@ -43,6 +66,7 @@ class ModelArgs(BaseModel):
     max_batch_rows: int = Field(default=32, ge=1)
     max_queue_rows: int = Field(default=512, ge=1)
     threads: int = Field(default=1, ge=1)
+    runners: RunnersArgs = Field(default_factory=RunnersArgs)
     batch_sizes: list[int] = Field(default_factory=list)
     batching: Literal["tandem", "ray"] = "tandem"
     hedge_share: float = Field(default=0.0, ge=0, le=1)
@@ -58,6 +82,12 @@ class ModelArgs(BaseModel):
         if sizes and (sizes != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_rows):
             raise ValueError(
                 f"batch_sizes are {sizes}: let them rise from at least 1 to max_batch_rows, {self.max_batch_rows}"
+            )
+        backend = self.runners.student.backend
+        if self.student_placement == "ingress" and backend.startswith("aot-inductor"):
+            raise ValueError(
+                f"runners.student.backend is {backend}, which holds Python's lock while it computes, and with it the "
+                "ingress that the student is placed in: set student_placement to deployment, or choose another backend"
             )
         if self.max_rows > self.max_queue_rows:
             raise ValueError(

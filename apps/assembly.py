@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -16,7 +17,7 @@ from apps.load import ModelSource, open_batcher, sample_row, warm_up
 from apps.observe.account import Books
 from apps.observe.exporter import Exporter
 from apps.observe.meter import ServeMeter
-from apps.observe.metered import meter_batcher
+from apps.observe.metered import CountedAs, RunnerInfo, RunsOn, meter_batcher
 from apps.observe.request_log import RequestIds, RequestLog
 from apps.observe.tracing import Tracing
 from apps.plan import Plan
@@ -79,14 +80,15 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
     books = office.books(args.model)
     classes = len(artifacts[0].manifest.encoding.labels)
     students: list[Backend]
-    batchers: list[Batcher] = []
+    opened: list[tuple[Batcher, RunsOn]] = []
     if part.is_student_apart:
         students = [_remote(next(handles), classes, args, books) for _ in part.plans]
     else:
-        batchers = [_open_student(artifact, source) for artifact, source in zip(artifacts, part.students, strict=True)]
-        students = [LocalBackend(batcher) for batcher in batchers]
-        for batcher, plan in zip(batchers, part.plans, strict=True):
+        opened = [_open_student(artifact, source) for artifact, source in zip(artifacts, part.students, strict=True)]
+        students = [LocalBackend(batcher) for batcher, _ in opened]
+        for (batcher, runs_on), plan in zip(opened, part.plans, strict=True):
             meter_batcher(batcher, books.meter, str(plan.number), "student")
+            office.exporter.watch(RunnerInfo(CountedAs(args.model, str(plan.number), "student"), runs_on))
     patience = Patience(args.deadline_ms / 1e3, args.reserve_ms / 1e3, args.insist_timeout_ms / 1e3)
     guarded = [_guard(teacher, classes, plan, args, books) for plan, teacher in zip(part.plans, teachers, strict=True)]
     arms = [
@@ -99,12 +101,13 @@ def assemble_model(part: Part, handles: Iterator[DeploymentHandle[Any]], office:
         model=args.model,
         encoder=encoder,
         router=Router(arms, patience, office.tracing),
-        about=describe(args, part.plans, artifacts[0]),
+        about=describe(args, part.plans, artifacts[0], [runs_on for _, runs_on in opened]),
         max_rows=args.max_rows,
         books=books,
     )
     row = sample_row(artifacts[0].manifest.encoding)
-    return Assembled(service, tuple(batchers), tuple(_waker(teacher, row) for teacher in guarded))
+    batchers = tuple(batcher for batcher, _ in opened)
+    return Assembled(service, batchers, tuple(_waker(teacher, row) for teacher in guarded))
 
 
 def _guard(handle: DeploymentHandle[Any], classes: int, plan: Plan, args: ModelArgs, books: Books) -> GuardedBackend:
@@ -130,8 +133,14 @@ def _waker(teacher: GuardedBackend, row: Array) -> Waker:
     return waker
 
 
-def describe(args: ModelArgs, plans: Sequence[Plan], artifact: Artifact) -> dict[str, Any]:
-    """The answer to GET /v1/models/{m}: what a page needs to know."""
+def describe(
+    args: ModelArgs, plans: Sequence[Plan], artifact: Artifact, students_run_on: Sequence[RunsOn] = ()
+) -> dict[str, Any]:
+    """The answer to GET /v1/models/{m}: what a page needs to know.
+
+    `students_run_on` is for each plan, and empty where students have replicas of their own: like teachers, they tell it
+    to Prometheus alone.
+    """
     encoding = artifact.manifest.encoding
     total = sum(plan.weight for plan in plans)
     return {
@@ -149,13 +158,14 @@ def describe(args: ModelArgs, plans: Sequence[Plan], artifact: Artifact) -> dict
                 "teacher": plan.teacher.reference,
                 "student": plan.student.reference,
                 "guarantee": asdict(plan.release.guarantee),
+                "student_runs_on": asdict(runs_on) if runs_on is not None else None,
             }
-            for plan in plans
+            for plan, runs_on in zip_longest(plans, students_run_on)
         ],
     }
 
 
-def _open_student(artifact: Artifact, source: ModelSource) -> Batcher:
+def _open_student(artifact: Artifact, source: ModelSource) -> tuple[Batcher, RunsOn]:
     if artifact.size_bytes > MAX_STUDENT_BYTES:
         raise ValueError(
             f"the student has {artifact.size_bytes} bytes; above {MAX_STUDENT_BYTES} set student_placement: deployment"

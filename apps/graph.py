@@ -59,6 +59,7 @@ def assemble(args: AppArgs, plans: Sequence[tuple[Plan, ...]], tracking_uri: str
                 cache_dir=args.cache_dir,
                 limits=limits,
                 threads=model.threads,
+                runner=model.runners.teacher if role == "teacher" else model.runners.student,
                 batching=model.batching,
                 counted_as=CountedAs(model.model, str(plan.number), role),
                 trace=args.trace,

@@ -35,9 +35,9 @@ class Model:
     def __init__(self, source: ModelSource) -> None:
         keep_to_loopback()
         tracing = open_tracing(source.trace, source.counted_as.role if source.counted_as else "model")
-        batcher = open_batcher(source.fetch(), source)
+        batcher, runs_on = open_batcher(source.fetch(), source)
         if source.counted_as is not None:
-            export_batcher(batcher, source.counted_as)
+            export_batcher(batcher, runs_on, source.counted_as)
         self._stand_on(batcher, source.batching, source.limits.max_batch_rows, tracing)
         settle()
 

@@ -21,6 +21,7 @@ from optimization.distill.parameters import Distill, Hint
 from optimization.distill.student import distill, require_same_reading
 from optimization.distill.teacher import TeacherPlace
 from optimization.gate import Verdict, gate_student
+from optimization.measure.measurement import log_measurement
 from optimization.pairing import Pairing, pair_up
 from optimization.release import Expectation, Release, VersionRef, publish_release
 from optimization.table import comparison_table
@@ -123,7 +124,7 @@ def _make(teacher: Artifact, student_torch: Artifact, recipe: Recipe, task: Task
     )
     verdicts["release"] = pairing.verdict
     _say("measuring, one variant at a time in turn")
-    comparison = compare(variants, student, pairing.calibration, task, MEASURE_THREADS)
+    comparison = compare(variants, student, pairing.calibration, task, MEASURE_THREADS, (teacher, student_torch))
     times_ms = {row.variant: row.p50_ms for row in comparison.rows}
     expected = pairing.expected(times_ms[student], times_ms["teacher-fp32"])
     return Built(recipe, variants, student_torch, student, verdicts, pairing, comparison, expected)
@@ -162,6 +163,9 @@ def _register(
         if verdict is not None:
             tags["tandem.gate"] = "passed" if verdict.passed else "failed"
         published[artifact.manifest.variant] = registry.publish(task.name, artifact.folder, run, tags)
+    references = {version.digest: version.reference for version in (teacher, *published.values())}
+    for variant, found in built.comparison.measurements.items():
+        log_measurement(registry, published[variant], found.named(references))
     release = Release(
         model=task.name,
         teacher=_ref(published["teacher-fp32"]),

@@ -1,11 +1,12 @@
 """Comparison: the variants of one build side by side, measured in one run, with the pair that serves.
 
-Accuracy here is of the report split, read for this alone; every choice was made on other splits.
+Accuracy here is of the report split, read for this alone; every choice was made on other splits. The Measurements from
+which the times come are of the gate split, as `optimization.measure` would make them, for the Versions to be.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from optimization.cascade.calibration import Calibration
@@ -13,17 +14,20 @@ from optimization.cascade.cost import expected_cost_ms
 from optimization.cascade.rows import Rows, score_pair
 from optimization.cascade.shift import Shift
 from optimization.gate import Verdict
-from optimization.measure.batches import as_served
-from optimization.measure.exclusive import exclusive
-from optimization.measure.host import Host, Load, LoadWatch, describe_host
-from optimization.measure.latency import measure_latency, speedup
+from optimization.measure.host import Host, Load
+from optimization.measure.latency import speedup
+from optimization.measure.measurement import Measurement
+from optimization.measure.measuring import Setting, Subject, measure
 from optimization.release import Expectation
 from optimization.variants import Variant
+from training.artifact import Artifact
 from training.evaluation.scores import evaluate, predict_in_batches
 from training.registry import Run
 from training.task import Task
 
 BATCH_SIZES = (1, 8)
+# Fresh processes a variant for its memory and start-up: a build wants an idea of them, and takes long enough.
+REPEATS = 1
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Comparison:
+    """`measurements` are by variant, and name Artifacts by their digests: they were made before any was registered."""
+
     rows: tuple[VariantRow, ...]
     pair: PairRow
     report_rows: int
     host: Host
     load: Load
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -117,18 +124,21 @@ class Comparison:
 
 
 def compare(
-    variants: Mapping[str, Variant], student: str, calibration: Calibration, task: Task, threads: int
+    variants: Mapping[str, Variant],
+    student: str,
+    calibration: Calibration,
+    task: Task,
+    threads: int,
+    sources: Sequence[Artifact] = (),
 ) -> Comparison:
-    """Latency of all variants in interleaved rounds, and their accuracy on the report split."""
+    """Measurements of all variants in one run, and their accuracy on the report split.
+
+    A variant is compared with what it was made from, where that is another variant or one of `sources`.
+    """
     report = task.splits["report"]
-    with exclusive(f"timing the variants of {task.name}"):
-        watch = LoadWatch()
-        latency = measure_latency(
-            {name: variant.runner for name, variant in variants.items()},
-            lambda rows: as_served(task.encoding, report.inputs[:rows]),
-            BATCH_SIZES,
-        )
-        load = watch.read()
+    subjects = _subjects(variants, sources)
+    measured = measure(subjects, task, "gate", Setting(threads=threads, batch_sizes=BATCH_SIZES, repeats=REPEATS))
+    latency = {name: found.latency for name, found in measured.items()}
     logits = {name: predict_in_batches(variant.runner, report.inputs) for name, variant in variants.items()}
     rows = []
     for name, variant in variants.items():
@@ -160,4 +170,19 @@ def compare(
         mean_ms=expected_cost_ms(student_ms, teacher_ms, score.deferral),
         deferral_interval=score.deferral_interval,
     )
-    return Comparison(tuple(rows), pair, len(report), describe_host(threads), load)
+    any_of_them = measured[student]
+    return Comparison(tuple(rows), pair, len(report), any_of_them.host, any_of_them.load, measured)
+
+
+def _subjects(variants: Mapping[str, Variant], sources: Sequence[Artifact]) -> dict[str, Subject]:
+    known = {made.digest: made for made in (*sources, *(variant.artifact for variant in variants.values()))}
+    return {
+        name: Subject(
+            version=variant.artifact.digest,
+            artifact=variant.artifact,
+            parent=known.get(variant.artifact.manifest.parent or ""),
+            parent_version=variant.artifact.manifest.parent or "",
+            runner=variant.runner,
+        )
+        for name, variant in variants.items()
+    }

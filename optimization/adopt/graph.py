@@ -1,19 +1,14 @@
 """An ONNX graph from elsewhere, examined before anything runs it, and given the tensors that its Task speaks of."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optimization.adopt.graft import Scaling, graft, tensor_kind
-from optimization.graphs.parts import GraphError, nodes
+from optimization.graphs.parts import GraphError, constants, nodes, parse
+from optimization.graphs.soundness import STANDARD_DOMAINS, require_sound
 from optimization.quantize.graph import is_quantized
 from training.encoding import Encoding, ImageEncoding, TensorSpec, output_spec
 
-# Per-channel quantization came with 13.
-MIN_OPSET = 13
-STANDARD_DOMAINS = ("", "ai.onnx")
 _NAMES_SHOWN = 5
 
 
@@ -25,80 +20,27 @@ def read_graph(path: Path, encoding: Encoding, scaling: Scaling | None = None) -
     """
     import onnx
 
-    model = _parse(path)
+    if not path.is_file():
+        raise GraphError(f"there is no graph at {path}")
     try:
-        _check_self_contained(model)
-        _check_operators(model)
-        _check_weights(model)
-        _sound(model)
+        model = parse(path.read_bytes())
+        require_sound(model)
+        _require_float32(model)
+        _require_shapes(model)
         given = _only_input(model, encoding, scaling)
         answer = _only_output(model, encoding)
         made = graft(model, given, answer, encoding, scaling)
-        _sound(made)
+        _require_shapes(made)
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from error
     content: bytes = onnx.ModelProto.SerializeToString(made)
     return content
 
 
-def _parse(path: Path) -> Any:
-    import onnx
-
-    if not path.is_file():
-        raise GraphError(f"there is no graph at {path}")
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # protobuf's own
-        raise GraphError(f"{path} is no ONNX file: {error}") from error
-    if not model.graph.node or not model.opset_import:
-        raise GraphError(f"{path} is no ONNX file: it holds no graph")
-    return model
-
-
-def _sound(model: Any) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker and the shape inference raise types of their own
-        raise GraphError(f"it is no sound graph: {' '.join(str(error).split())[:300]}") from error
-
-
-def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every constant by a name: of the graph, of the graphs inside of it, and of its nodes."""
-    for tensor in model.graph.initializer:
-        yield tensor.name, tensor
-    for node in nodes(model):
-        for attribute in node.attribute:
-            for tensor in (attribute.t, *attribute.tensors):
-                if tensor.dims or tensor.data_type:
-                    yield tensor.name or node.name or node.op_type, tensor
-            for inner in (attribute.g, *attribute.graphs):
-                for tensor in inner.initializer:
-                    yield tensor.name, tensor
-
-
-def _check_self_contained(model: Any) -> None:
+def _require_float32(model: Any) -> None:
+    """A build makes smaller graphs by itself, and ONNX's own operators are those that all its passes know."""
     from onnx import TensorProto
 
-    outside = [name for name, tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    if outside:
-        raise GraphError(
-            f"the weights {_some(outside)} lie in other files: save the graph with its weights inside "
-            "(onnx.save_model(..., save_as_external_data=False))"
-        )
-
-
-def _check_operators(model: Any) -> None:
-    import onnx
-
-    opset = next((one.version for one in model.opset_import if one.domain in STANDARD_DOMAINS), 0)
-    newest = onnx.defs.onnx_opset_version()
-    if not MIN_OPSET <= opset <= newest:
-        raise GraphError(
-            f"its opset is {opset}: it must lie in {MIN_OPSET}..{newest}; export it anew, or convert it "
-            "(onnx.version_converter.convert_version)"
-        )
     own = {(function.domain, function.name) for function in model.functions}
     foreign = {
         f"{node.domain}::{node.op_type}"
@@ -110,22 +52,18 @@ def _check_operators(model: Any) -> None:
     quantized = sorted({node.op_type for node in nodes(model) if is_quantized(node.op_type)})
     if quantized:
         raise GraphError(f"it is quantized ({_some(quantized)}): bring it in float32, a build quantizes it itself")
-
-
-def _check_weights(model: Any) -> None:
-    from onnx import TensorProto, numpy_helper
-
-    low = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    for name, tensor in _tensors(model):
-        if tensor.data_type in low:
+    for name, tensor in constants(model):
+        if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             raise GraphError(f"the weights {name!r} are of 16 bits: bring the graph in float32")
-        if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
-            try:
-                finite = bool(np.isfinite(numpy_helper.to_array(tensor)).all())
-            except ValueError as error:  # fewer bytes than its shape asks for
-                raise GraphError(f"the weights {name!r} cannot be read: {error}") from error
-            if not finite:
-                raise GraphError(f"the weights {name!r} hold values that are not finite")
+
+
+def _require_shapes(model: Any) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker and the shape inference raise types of their own
+        raise GraphError(f"its shapes cannot be told: {' '.join(str(error).split())[:300]}") from error
 
 
 def _only_input(model: Any, encoding: Encoding, scaling: Scaling | None) -> Any:

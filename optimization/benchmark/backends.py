@@ -20,7 +20,8 @@ from optimization.measure.host import Host, describe_host
 from optimization.measure.latency import Latency, measure_latency
 from optimization.measure.parity import parity
 from optimization.runners.contract import Runner, RunnerError
-from optimization.runners.open import BACKENDS, Backend, open_runner
+from optimization.runners.names import BACKENDS, Backend
+from optimization.runners.open import open_runner
 from training.artifact import Artifact, ArtifactError, load_artifact
 from training.encoding import Array, TextEncoding
 

@@ -1,5 +1,11 @@
-"""Finite: whether the constants of a graph are numbers that it can compute with."""
+"""Finite: whether the constants of a graph are numbers that it can compute with.
 
+A value that is no number is always an error. An infinity is one in a weight, and none where it says "never" or "no
+bound": refusing every infinity would refuse every exported attention mask, and letting a lone one through, an overflown
+scale.
+"""
+
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,32 +20,43 @@ if TYPE_CHECKING:
 # Where an infinity would be a broken weight, scale or statistic.
 _WEIGHTED = PRODUCTS | {
     *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "PRelu"),
-    *("QuantizeLinear", "DequantizeLinear", "Gather", "Mul", "Div"),
+    *("QuantizeLinear", "DequantizeLinear", "Mul", "Div"),
 }
-# Where an infinity is a bound.
-_BOUNDED = frozenset(("Clip", "Min", "Max", "Where", "Pad", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"))
+# Where an infinity is a bound, or what something is compared with.
+_BOUNDED = frozenset(
+    ("Clip", "Min", "Max", "Where", "Pad", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal")
+)
 
 
 def require_finite(model: "onnx.ModelProto") -> None:
     """Raises GraphError naming the constants that hold what is no finite number, or cannot be read.
 
     An infinity is let through where it has a meaning: in a mask (all values 0 or -inf, as attention adds to its
-    scores), and as a bound of Clip, Where and their like.
+    scores) that nothing multiplies by, and as a bound of Clip, Where and their like.
     """
     readers: dict[str, set[str]] = {}
     for node in nodes(model):
         for name in node.input:
             readers.setdefault(name, set()).add(node.op_type)
-    broken = [
-        name
-        for name, tensor in constants(model)
-        if (values := _floats(name, tensor)) is not None and not _is_sound(values, readers.get(name, set()))
-    ]
+    broken = [name for name, values in _numbers(model) if not _is_sound(values, readers.get(name, set()))]
     if broken:
         raise GraphError(
             f"{len(broken)} weights hold values that are not finite: {', '.join(broken[:5])}; the training diverged "
             "or the file is broken, use another checkpoint"
         )
+
+
+def _numbers(model: "onnx.ModelProto") -> Iterator[tuple[str, Array]]:
+    """Name and values of every constant of floats, however a node holds it."""
+    for name, tensor in constants(model):
+        values = _floats(name, tensor)
+        if values is not None:
+            yield name, values
+    for node in nodes(model):
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name in ("value_float", "value_floats"):
+                    yield node.output[0], np.array([attribute.f, *attribute.floats])
 
 
 def _is_sound(values: Array, readers: set[str]) -> bool:

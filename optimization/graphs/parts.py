@@ -35,7 +35,7 @@ def nodes(model: "onnx.ModelProto") -> Iterator["onnx.NodeProto"]:
 
 
 def constants(model: "onnx.ModelProto") -> Iterator[tuple[str, "onnx.TensorProto"]]:
-    """Name and value of every initializer, and of every Constant node that holds a tensor."""
+    """Name and value of every initializer, and of every Constant or ConstantOfShape node that holds a tensor."""
     graphs = [model.graph]
     while graphs:
         graph = graphs.pop()
@@ -43,8 +43,13 @@ def constants(model: "onnx.ModelProto") -> Iterator[tuple[str, "onnx.TensorProto
         yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
         graphs += [inner for node in graph.node for inner in _subgraphs(node)]
     for node in nodes(model):
-        if node.op_type == "Constant":
+        if node.op_type in ("Constant", "ConstantOfShape"):
             yield from ((node.output[0], attribute.t) for attribute in node.attribute if attribute.HasField("t"))
+            yield from (
+                (node.output[0], attribute.sparse_tensor.values)
+                for attribute in node.attribute
+                if attribute.HasField("sparse_tensor")
+            )
 
 
 def _subgraphs(node: "onnx.NodeProto") -> Iterator["onnx.GraphProto"]:

@@ -7,7 +7,7 @@ files, so that whoever has the Version finds them.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from optimization.measure.cost import Cost
@@ -83,6 +83,16 @@ class Measurement:
         """Names the setting: what is measured again on the same host, threads, device and split replaces the old."""
         host = json.dumps(self.host.to_json(), sort_keys=True)
         return f"{self.split}-{self.device}-{self.host.threads}t-{hashlib.sha256(host.encode()).hexdigest()[:8]}"
+
+    def named(self, references: Mapping[str, str]) -> "Measurement":
+        """What was measured by digests, before it was registered, with the Versions' `references` in their place.
+
+        A parent that is not in `references` was compared with all the same, and keeps its digest.
+        """
+        paired = self.paired and replace(
+            self.paired, reference=references.get(self.paired.reference, self.paired.reference)
+        )
+        return replace(self, version=references[self.digest], paired=paired)
 
     def metrics(self) -> dict[str, float]:
         """The figures, flat, by the names under which they are logged."""

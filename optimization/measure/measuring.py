@@ -49,12 +49,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: an Artifact by the name of its Version, and the Artifact that it was made from."""
+    """What is measured: an Artifact by the name of its Version, and the Artifact that it was made from.
+
+    `runner` is one of it that is open already, on as many threads as the Setting says.
+    """
 
     version: str
     artifact: Artifact
     parent: Artifact | None = None
     parent_version: str = ""
+    runner: Runner | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ def measure(subjects: Mapping[str, Subject], task: Task, split: SplitName, setti
     free in time, ValueError where a model's answers are broken.
     """
     rows = task.splits[split]
-    runners = {name: open_runner(subject.artifact, setting.threads) for name, subject in subjects.items()}
+    runners = {
+        name: subject.runner or open_runner(subject.artifact, setting.threads) for name, subject in subjects.items()
+    }
     answers = {name: _answer(runner, rows) for name, runner in runners.items()}
     paired = {
         name: _pair(subject, runners[name], answers[name], task, rows, setting.threads)

@@ -4,28 +4,18 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from optimization.runners.aot_inductor import AotInductorRunner, require_compiler
 from optimization.runners.contract import BackendUnavailableError, Runner, RunnerError
 from optimization.runners.eager import TorchRunner, require_torch_cuda
+from optimization.runners.names import Backend
 from optimization.runners.native_cache import NativeCache
 from optimization.runners.onnx_runtime import OnnxRunner, require_provider
 from optimization.runners.profile import ShapeProfile
 from optimization.runners.tensorrt_engine import TensorRtRunner, require_tensorrt
 from training.artifact import Artifact, ModelFormat
 
-Backend = Literal[
-    "torch",
-    "torch-cuda",
-    "aot-inductor",
-    "aot-inductor-cuda",
-    "onnxruntime-cpu",
-    "onnxruntime-cuda",
-    "onnxruntime-tensorrt",
-    "tensorrt",
-]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # What runs a format on any machine: the choice of "auto", and what a fallback falls back to.
 ON_ANY_CPU: Mapping[ModelFormat, Backend] = {"torch": "torch", "onnx": "onnxruntime-cpu"}
 

@@ -32,6 +32,10 @@ def test_a_release_is_named_by_alias_number_or_both(ref):
         ({"deadline_ms": 10, "reserve_ms": 10}, "the reserve must be smaller"),
         ({"max_rows": 1000, "max_queue_rows": 10}, "largest size"),
         ({"student_placement": "elsewhere"}, "ingress"),
+        ({"runners": {"teacher": {"backend": "onnxruntime-gpu"}}}, "onnxruntime-cuda"),
+        ({"runners": {"teacher": {"provider": "onnxruntime-cuda"}}}, "Extra inputs"),
+        ({"runners": {"backend": "onnxruntime-cuda"}}, "Extra inputs"),
+        ({"runners": {"student": {"backend": "aot-inductor"}}}, "set student_placement to deployment"),
         ({"threads": 0}, "greater than or equal to 1"),
         ({"batch_sizes": [8, 4, 32]}, "rise"),
         ({"batch_sizes": [1, 8]}, "max_batch_rows"),
@@ -42,6 +46,18 @@ def test_a_release_is_named_by_alias_number_or_both(ref):
 def test_what_makes_no_sense_is_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
         AppArgs(**wrong)
+
+
+def test_teacher_and_student_run_on_the_cpu_unless_told_otherwise():
+    runners = AppArgs(runners={"teacher": {"backend": "tensorrt", "allow_fallback": True}}).runners
+    assert (runners.teacher.backend, runners.teacher.allow_fallback) == ("tensorrt", True)
+    assert (runners.student.backend, runners.student.allow_fallback) == ("auto", False)
+
+
+def test_compiled_code_that_holds_the_lock_is_for_replicas_of_their_own():
+    student = {"student": {"backend": "aot-inductor"}}
+    args = AppArgs(student_placement="deployment", runners=student)
+    assert args.runners.student.backend == "aot-inductor"
 
 
 def test_further_models_have_settings_of_their_own():

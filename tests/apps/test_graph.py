@@ -8,7 +8,7 @@ from ray.serve._private.build_app import build_app
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
-from apps.args import AppArgs
+from apps.args import AppArgs, RunnerArgs
 from apps.graph import assemble, build
 from apps.plan import Plan
 from optimization.release import Guarantee, Release, VersionRef
@@ -47,6 +47,13 @@ def test_deployments_of_a_further_model_carry_its_name():
     application = assemble(args, [(plan(1), plan(2)), (plan(3),)], "http://127.0.0.1:5000")
     names = [deployment.name for deployment in build_app(application, name="tandem").deployments]
     assert sorted(names) == ["Ingress", "Student-cifar10", "Teacher", "Teacher-cifar10", "TeacherB"]
+
+
+def test_each_role_gets_the_runner_that_is_named_for_it():
+    runners = {"teacher": {"backend": "onnxruntime-cuda"}, "student": {"allow_fallback": True}}
+    graph = deployments(plan(1), student_placement="deployment", runners=runners)
+    asked = {name: graph[name].init_args[0].runner for name in ("Teacher", "Student")}
+    assert asked == {"Teacher": RunnerArgs(backend="onnxruntime-cuda"), "Student": RunnerArgs(allow_fallback=True)}
 
 
 def test_a_whole_split_leaves_a_worker_its_cpu_on_two():

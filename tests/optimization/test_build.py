@@ -16,6 +16,7 @@ from optimization.build import Plan, build, main, student_reference
 from optimization.challenge import Terms, challenge
 from optimization.contender import fetch_contender, teacher_alone
 from optimization.distill.parameters import Distill, Hint
+from optimization.measure.measurement import read_measurements
 from optimization.release import Release, endpoint_name, load_release
 from optimization.runners.open import open_runner
 from tests.optimization.adopt.graphs import MEAN, STD, model, save
@@ -170,6 +171,13 @@ def test_every_variant_is_registered_with_its_descent(
         assert version.tags["tandem.data_hash"] == task.data_hash
         assert version.tags["tandem.recipe"] == (TEACHER if name == "teacher-fp32" else STUDENT)
         assert load_artifact(registry.fetch(version, cache)).manifest.parent == version.tags["tandem.parent"]
+    for name in ("teacher-fp32", "student-fp32", "student-int8"):
+        (found,) = read_measurements(registry, made[name])
+        assert (found.version, found.split, found.rows) == (made[name].reference, "gate", len(task.splits["gate"]))
+        assert found.paired is not None
+        of = {"teacher-fp32": teacher, "student-fp32": made["student"], "student-int8": made["student-fp32"]}[name]
+        assert found.paired.reference == of.reference
+        assert f"{found.latency.at(1).p50_ms:.6g}" == made[name].tags["tandem.p50_ms"]
     assert made["student-int8"].tags["tandem.gate"] in ("passed", "failed")
     assert registry.resolve("toy_digits@candidate") == teacher  # what a next build starts from
 

@@ -92,6 +92,20 @@ def test_each_variant_has_its_accuracy_size_and_latency(comparison: Comparison, 
     assert comparison.report_rows == ROWS
 
 
+def test_each_variant_has_a_measurement_of_the_gate_rows_under_its_digest(
+    comparison: Comparison, variants: dict[str, Variant], task: Task
+) -> None:
+    assert comparison.measurements.keys() == variants.keys()
+    for row in comparison.rows:
+        found = comparison.measurements[row.variant]
+        assert found.version == found.digest == variants[row.variant].artifact.digest
+        assert (found.split, found.rows, found.data_hash) == ("gate", ROWS, task.data_hash)
+        assert found.accuracy == pytest.approx(row.accuracy)  # all splits are the same rows here
+        assert (found.latency.at(1).p50_ms, found.latency.at(8).p50_ms) == (row.p50_ms, row.batch8_p50_ms)
+        assert found.footprint.peak_bytes > found.footprint.size_bytes
+        assert found.paired is None  # these were made from nothing
+
+
 def test_speed_up_is_the_teachers_latency_over_the_variants(comparison: Comparison) -> None:
     teacher, student = comparison.rows
     assert teacher.speedup == 1.0

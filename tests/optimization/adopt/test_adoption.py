@@ -162,7 +162,7 @@ ROOT = [helper.make_node("Sqrt", ["logits_"], ["y"])]
         (lambda folder: FromTorch(Architecture("tests.toys:nothing"), folder / "w.pt"), "names neither a part of"),
         (lambda folder: FromTorch(BRIGHT, folder / "w.pt"), "there is no such file"),
         (lambda folder: FromOnnx(folder / "given.onnx", SCALING), "there is no graph at"),
-        (_graph_with(opset=11), "its opset is 11"),
+        (_graph_with(opset=11), "graph's opset is 11"),
         (_graph_with(after=SOFTMAX), "the model answers with probabilities: export it without its softmax"),
         (_graph_with(after=ROOT), "have logits that are not finite"),
         (_centred(), "a row's logits change by .* with the rows beside it"),
@@ -254,7 +254,7 @@ def test_the_command_answers_a_mistake_in_one_line(
 
 
 def test_no_candidate_is_touched_by_a_refusal(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="its opset is 11"):
+    with pytest.raises(ValueError, match="graph's opset is 11"):
         adopt(Adoption(FromOnnx(save(tmp_path, model(opset=11)), SCALING), "tests.toys:digits", Source()), registry)
     with pytest.raises(RegistryError, match="toy_digits"):
         registry.resolve("toy_digits@candidate")

@@ -155,16 +155,16 @@ SCALING = Scaling((MEAN,), (STD,))
 @pytest.mark.parametrize(
     ("made", "scaling", "message"),
     [
-        (model(opset=12), SCALING, r"its opset is 12: it must lie in 13\.\."),
-        (model(opset=999), SCALING, "its opset is 999"),
-        (_infinite(), SCALING, "the weights 'weights' hold values that are not finite"),
-        (_infinite_constant(), SCALING, "the weights 'offset' hold values that are not finite"),
+        (model(opset=12), SCALING, "the graph's opset is 12; 13 to "),
+        (model(opset=999), SCALING, "the graph's opset is 999"),
+        (_infinite(), SCALING, "values that are not finite: weights;"),
+        (_infinite_constant(), SCALING, "values that are not finite: offset;"),
         (_half_weights(), SCALING, "the weights 'half' are of 16 bits"),
         (_quantized(), SCALING, r"it is quantized \(DequantizeLinear, QuantizeLinear\)"),
         (_foreign_inside(), SCALING, r"not ONNX's own: com\.microsoft::Gelu"),
-        (_external(), SCALING, "the weights weights lie in other files"),
-        (_cut_weights(), SCALING, "the weights 'weights' cannot be read|no sound graph"),
-        (model(before=[helper.make_node("Flatter", ["x"], ["pixels"])]), SCALING, "no sound graph: .*Flatter"),
+        (_external(), SCALING, r"1 weights lie in other files \(weights\)"),
+        (_cut_weights(), SCALING, "the weight 'weights' cannot be read"),
+        (model(before=[helper.make_node("Flatter", ["x"], ["pixels"])]), SCALING, "opset 17 has no operator Flatter"),
         (_two_inputs(), SCALING, "it reads x, mask: it must read one tensor"),
         (_two_outputs(), SCALING, "it answers y, rows: it must answer one tensor"),
         (model(), None, "it reads FLOAT where UINT8 comes: say by which mean and std"),
@@ -176,7 +176,7 @@ SCALING = Scaling((MEAN,), (STD,))
             SCALING,
             r"it reads \[None, 3, 4, 4\], where UINT8",
         ),
-        (model(answer_shape=None), SCALING, "no sound graph: Field 'shape'"),
+        (model(answer_shape=None), SCALING, "the graph is malformed: Field 'shape'"),
         (model(shape=("n", 16)), SCALING, r"it reads \[None, 16\], 2 axes, where UINT8"),
         (model(weights=np.ones((16, 4), np.float32), answer_shape=("n", 4)), SCALING, r"it answers \[None, 4\]"),
     ],
@@ -195,7 +195,7 @@ def test_a_graph_that_cannot_be_taken_over_is_refused_by_name(
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "given.onnx"
     path.write_bytes(content)
-    with pytest.raises(GraphError, match="is no ONNX file"):
+    with pytest.raises(GraphError, match="are no ONNX model"):
         read_graph(path, IMAGES)
     with pytest.raises(GraphError, match="there is no graph at"):
         read_graph(tmp_path / "nowhere.onnx", IMAGES)

@@ -8,7 +8,7 @@ import pytest
 
 from optimization.benchmark import backends as module
 from optimization.benchmark.backends import absences, compare_backends, sample_rows
-from optimization.runners.open import Backend
+from optimization.runners.names import Backend
 from training.artifact import Artifact
 
 LACKED: tuple[Backend, ...] = ("tensorrt",)

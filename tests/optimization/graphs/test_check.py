@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from optimization.graphs.check import MAX_OPSET, MIN_OPSET, check_graph
+from optimization.graphs.check import check_graph
 from optimization.graphs.parts import GraphError
+from optimization.graphs.soundness import MAX_OPSET, MIN_OPSET
 from optimization.runners.onnx_runtime import onnx_session
 from tests.optimization.graphs.toy_graphs import BYTES, FLOAT, INPUT, OUTPUT, WEIGHT, linear, model, tensor
 from training.encoding import TensorSpec

@@ -106,6 +106,17 @@ def test_measurements_lie_with_the_run_of_their_version(registry: Registry, vers
         log_measurement(registry, version, MEASUREMENT)
 
 
+def test_what_was_measured_by_digests_gets_the_names_of_its_versions() -> None:
+    assert MEASUREMENT.paired is not None
+    unnamed = dataclasses.replace(
+        MEASUREMENT, version=MEASUREMENT.digest, paired=dataclasses.replace(MEASUREMENT.paired, reference="p" * 64)
+    )
+    named = unnamed.named({MEASUREMENT.digest: "duel@7", "p" * 64: "duel@6"})
+    assert named.paired is not None
+    assert (named.version, named.paired.reference) == ("duel@7", "duel@6")
+    assert dataclasses.replace(unnamed, paired=None).named({MEASUREMENT.digest: "duel@7"}).paired is None
+
+
 @pytest.mark.slow
 def test_the_command_measures_versions_side_by_side_and_keeps_what_it_found(
     registry: Registry,

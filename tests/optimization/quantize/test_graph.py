@@ -23,14 +23,14 @@ def test_a_sound_float_graph_is_read() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no graph", network()[:100]])
 def test_what_is_no_graph_is_refused(content: bytes) -> None:
-    with pytest.raises(QuantizationError, match="no sound ONNX graph"):
+    with pytest.raises(QuantizationError, match="are no ONNX model"):
         read_graph(content)
 
 
 @pytest.mark.parametrize("opset", [12, 99])
 def test_an_opset_that_cannot_be_quantized_is_refused_with_its_number(opset: int) -> None:
     nodes = [helper.make_node("Identity", ["vector"], ["logits"])]
-    with pytest.raises(QuantizationError, match=rf"is of opset {opset}; this takes 13 to \d+: export it anew"):
+    with pytest.raises(QuantizationError, match=rf"the graph's opset is {opset}; 13 to \d+ are accepted"):
         read_graph(model(nodes, {}, VECTORS, 16, opset=opset))
 
 
@@ -41,7 +41,7 @@ def test_operators_that_nobody_knows_are_named() -> None:
     ]
     made = onnx.load_from_string(model(nodes, {}, VECTORS, 16))
     made.opset_import.append(helper.make_opsetid("elsewhere", 1))
-    with pytest.raises(QuantizationError, match=r"knows: ai\.onnx\.Wonder, elsewhere\.Mystery"):
+    with pytest.raises(QuantizationError, match="operators of other makers, elsewhere:Mystery"):
         read_graph(made.SerializeToString())
 
 
@@ -49,7 +49,7 @@ def test_operators_that_nobody_knows_are_named() -> None:
 def test_weights_that_are_not_finite_are_named(value: float) -> None:
     weight = np.ones((16, 8, 3, 3), np.float32)
     weight[3, 1, 0, 2] = value
-    with pytest.raises(QuantizationError, match="the weights w1 hold values that are not finite"):
+    with pytest.raises(QuantizationError, match="values that are not finite: w1;"):
         read_graph(_changed(w1=weight))
 
 
@@ -59,7 +59,7 @@ def test_a_lone_infinity_is_a_mask_and_no_weight() -> None:
         helper.make_node("Max", ["vector", "least"], ["logits"]),
     ]
     read_graph(model(nodes, {"least": np.float32(-np.inf)}, VECTORS, 16))
-    with pytest.raises(QuantizationError, match="the weights least"):
+    with pytest.raises(QuantizationError, match="not finite: least;"):
         read_graph(model(nodes, {"least": np.float32(np.nan)}, VECTORS, 16))
 
 

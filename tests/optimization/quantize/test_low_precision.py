@@ -100,5 +100,5 @@ def test_choices_that_make_no_sense_are_refused() -> None:
 
 
 def test_a_graph_that_is_not_fit_is_refused() -> None:
-    with pytest.raises(QuantizationError, match="no sound ONNX graph"):
+    with pytest.raises(QuantizationError, match="are no ONNX model"):
         lower_precision(b"no graph")

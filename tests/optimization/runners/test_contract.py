@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from optimization.runners.contract import Runner, RunnerError
-from optimization.runners.open import BACKENDS, Backend, open_runner, why_unavailable
+from optimization.runners.names import BACKENDS, Backend
+from optimization.runners.open import open_runner, why_unavailable
 from optimization.runners.profile import profile_for
 from tests.toys import VOCABULARY, images, write_torch
 from training.artifact import Artifact, write_artifact

@@ -7,8 +7,9 @@ import pytest
 
 from optimization.runners.contract import BackendUnavailableError, RunnerError
 from optimization.runners.eager import TorchRunner
+from optimization.runners.names import BACKENDS, Backend
 from optimization.runners.onnx_runtime import OnnxRunner
-from optimization.runners.open import BACKENDS, Backend, open_runner, why_unavailable
+from optimization.runners.open import open_runner, why_unavailable
 from tests.optimization.graphs.toy_graphs import linear
 from tests.optimization.runners.toy_artifacts import write_onnx
 from tests.toys import images, write_torch
