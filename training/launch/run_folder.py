@@ -1,17 +1,19 @@
 """RunFolder: where one training keeps its checkpoints, its ledger and its marks, from the first start to its end."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.ledger import Ledger, Recovery, recoveries
-from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, SupersededError
+from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, Found, SupersededError
 from training.observe.breakdown import Breakdown
 
 if TYPE_CHECKING:
+    from training.loop.training import Training
     from training.loop.worker import Worker
 
 RUN_FILE = "mlflow-run"
@@ -22,10 +24,10 @@ TRACE_FILE = "trace.json"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a training: its claim, and the state it goes on from (None: from the beginning)."""
+    """One start of a training: its claim, and what it goes on from (None: from the beginning)."""
 
     claim: Claim
-    state: dict[str, Any] | None = None
+    found: Found | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -45,26 +47,41 @@ class RunFolder:
     def begin_attempt(self, worker: "Worker", owner: str) -> Attempt:
         """Claim the training for `owner` and find the newest whole checkpoint; the first worker does, and tells all.
 
+        It alone has the best weights of one that is sharded: nobody else reads what is not his.
+
         Raises SupersededError, in every worker, where another has claimed it since `owner` did.
         """
-        told: list[Any] = [None, None]  # the claim, or why there is none; the checkpoint's name
+        told: list[Any] = [None, None]  # the claim, or why there is none; the checkpoint, with its state if it is small
         attempt = None
         if worker.rank == 0:
             try:
                 claim = self.store.begin_attempt(owner)
                 found = self.store.newest()
-                attempt = Attempt(claim, found.state if found else None, self.store.passed_over)
-                told = [claim, found.checkpoint.name if found else None]
+                attempt = Attempt(claim, found, self.store.passed_over)
+                told = [claim, found and Found(found.checkpoint, _small(found))]
             except SupersededError as error:
                 told = [error, None]
         if worker.world_size > 1:
             import torch
 
             torch.distributed.broadcast_object_list(told, src=0)
-        claim, name = told
+        claim, found = told
         if isinstance(claim, SupersededError):
             raise claim
-        return attempt or Attempt(claim, self.store.load(name)[1] if name else None)
+        if attempt is not None:
+            return attempt
+        if found is not None and not found.state:
+            found = Found(*self.store.load(found.checkpoint.name))
+        return Attempt(claim, found)
+
+    def start(self, attempt: Attempt) -> dict[str, Any] | Callable[["Training"], None] | None:
+        """What `fit` goes on from: a state, or what restores a training from the parts that several processes wrote."""
+        found = attempt.found
+        if found is None or not found.checkpoint.is_sharded:
+            return found.state if found else None
+        from training.parallel.sharded_state import load_sharded  # torch's part of it takes seconds
+
+        return partial(load_sharded, numbers=found.state, folder=self.store.folder_of(found.checkpoint))
 
     def remember_run(self, run_id: str) -> None:
         self._folder.write(RUN_FILE, run_id.encode())
@@ -100,3 +117,8 @@ class RunFolder:
     def clear(self) -> None:
         """Remove all of it, once the training has ended well."""
         self._folder.remove()
+
+
+def _small(found: Found) -> dict[str, Any]:
+    """What is not as large as the model; nothing where the checkpoint's one file holds it all."""
+    return {**found.state, "best": {**found.state["best"], "weights": {}}} if found.checkpoint.is_sharded else {}

@@ -17,6 +17,7 @@ from training.parallel.strategy import Strategy
 from training.recipe import Recipe
 
 OPTIMIZER = "optimizer."  # begins the names of those groups of tensors that an optimizer remembers
+HELD = "held"  # the tensors of a process in its own state
 
 
 class TrainingError(RuntimeError):
@@ -56,8 +57,8 @@ class Best:
 class Training:
     """The module in training with its optimizer, schedule, scaler, averages, and how far it is.
 
-    `strategy` leaves in `module` what this process holds of it. Where it `is_sharded`, `state` and `keep_if_best` are
-    called by all processes together, and what they make is in the first one alone.
+    `strategy` leaves in `module` what this process holds of it. Where it `is_sharded`, `state`, `own_state` and
+    `keep_if_best` are called by all processes together; what the first and the last make is in the first one alone.
     """
 
     def __init__(
@@ -139,6 +140,13 @@ class Training:
         The tensors are those being trained where one process holds them all.
         """
         return {**self.numbers(), **{group: self.strategy.gather(held) for group, held in self.tensors().items()}}
+
+    def own_state(self) -> dict[str, Any]:
+        """`state`, but that of the tensors it has what this process holds, under HELD, so that none need be whole.
+
+        The best weights are, in the first process.
+        """
+        return {**self.numbers(), HELD: self.tensors()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""

@@ -31,7 +31,7 @@ class Spread(Strategy):
     """
 
     def __init__(self, recipe: Recipe, worker: Worker, plan: Plan) -> None:
-        super().__init__(recipe, worker)
+        super().__init__(recipe, worker, plan)
         self.grid = Grid(worker, plan.shape(worker.world_size))
         self._attentions: list[str] = []
 
