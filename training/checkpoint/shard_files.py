@@ -10,10 +10,10 @@ import os
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, DEFAULT_SUFFIX, _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
@@ -98,7 +98,8 @@ class ShardWriter(StorageWriter):
             for item in plan.items:
                 begin = stream.tell()
                 # A copy: of a view all that is behind it would be written.
-                torch.save(planner.resolve_data(item).detach().clone(), stream)  # type: ignore[union-attr]
+                tensor = cast(Tensor, planner.resolve_data(item)).detach().clone()
+                torch.save(tensor, cast(IO[bytes], stream))
                 lies[item.index] = _StorageInfo(name, begin, stream.tell() - begin)
         sha256 = stream.hexdigest()
         done.set_result([WriteResult(index, info.length, (info, sha256)) for index, info in lies.items()])

@@ -14,7 +14,7 @@ from training.checkpoint.folder import Folder
 from training.checkpoint.shard_files import ShardReader
 from training.loop.training import OPTIMIZER, Training
 from training.parallel.attention import attentions, pack, unpack
-from training.parallel.named_state import Slots
+from training.parallel.named_state import Slots, load_tensors
 
 
 def load_sharded(training: Training, numbers: dict[str, Any], folder: Folder) -> None:
@@ -34,9 +34,9 @@ def load_sharded(training: Training, numbers: dict[str, Any], folder: Folder) ->
     with _without_warning():
         load(keyed, storage_reader=reader, process_group=training.strategy.file_group)
     loaded = {kind: _as_held(training, held) for kind, held in groups.items()}
-    training.module.load_state_dict(loaded["model"])
+    load_tensors(training.module, loaded["model"])
     if training.averaged:
-        training.averaged.module.load_state_dict(loaded["average"])
+        load_tensors(training.averaged.module, loaded["average"])
     slots: Slots = {kind.removeprefix(OPTIMIZER): held for kind, held in loaded.items() if kind.startswith(OPTIMIZER)}
     training.restore_numbers(numbers, slots)
 

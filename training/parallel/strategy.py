@@ -70,7 +70,9 @@ class Strategy:
         """
         if self.worker.world_size == 1:
             return None
-        return distributed.new_group(backend="gloo", timeout=datetime.timedelta(seconds=self.plan.timeout_s))
+        timeout = datetime.timedelta(seconds=self.plan.timeout_s)
+        group: distributed.ProcessGroup | None = distributed.new_group(backend="gloo", timeout=timeout)
+        return group
 
     def spread(self, module: nn.Module) -> None:
         """Leave in `module` what this process holds of it; whatever held its parameters must ask for them again."""
@@ -140,6 +142,10 @@ class Strategy:
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Local tensors -> full ones, in the first process; called by all together where `is_sharded`."""
+        return dict(tensors)
+
+    def parts(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of local tensors those that this process writes, where each writes its own."""
         return dict(tensors)
 
     def scatter(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,11 +11,12 @@ from torch import Tensor
 from tests.training.parallel.crew import Crew
 from tests.training.parallel.kept import NEVER_S, OFTEN_S, Kept, keep, save_where
 from tests.training.parallel.test_strategies import close
-from tests.training.parallel.trainings import DROPOUT, ENCODER
+from tests.training.parallel.trainings import DENSE, DROPOUT, ENCODER
 from training.checkpoint.folder import Folder
 from training.checkpoint.store import CheckpointStore
 from training.launch.run_folder import RunFolder
 from training.loop.training import Position
+from training.models.architecture import Architecture
 from training.parallel.plan import Plan
 from training.recipe import Optimizer
 
@@ -55,6 +56,20 @@ def test_a_killed_training_goes_on_within_its_epoch_to_the_same_bits(
     assert (other.began, other.steps) == (resumed.began, resumed.steps)
     assert _same(resumed, undisturbed)
     assert other.weights == {}
+
+
+@pytest.mark.parametrize("plan", [SHARDED, Plan("sharded", replicas=2), Plan("sharded", pipeline=2)])
+def test_running_statistics_are_the_first_process_own(crew: Crew, tmp_path: Path, plan: Plan) -> None:
+    """Within an epoch each process has others, and only those of the first one come to anything."""
+    chain = Architecture("tests.training.parallel.encoder:normalized", {"width": 12})
+    recipe = dataclasses.replace(DENSE, architecture=chain, ema_decay=0.9)
+    processes = 2 if plan is SHARDED else 4
+    undisturbed = crew.run(processes, keep, plan, tmp_path / "undisturbed", recipe)[0]
+    with pytest.raises(RuntimeError):
+        crew.run(processes, keep, plan, tmp_path / "killed", recipe, OFTEN_S, 0.05, (0, 2))
+    resumed = crew.run(processes, keep, plan, tmp_path / "killed", recipe)[0]
+    assert resumed.began.step > 0
+    assert _same(resumed, undisturbed.weights)
 
 
 def test_a_checkpoint_has_a_part_of_each_process_and_no_whole_state(crew: Crew, tmp_path: Path) -> None:
