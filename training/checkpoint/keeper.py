@@ -18,10 +18,9 @@ class Keeper(Watcher):
     """Saves every `every_s` seconds (between two steps), every `every_epochs` epochs, and at the end.
 
     The first worker's copy is everyone's: replicas are alike, and the others need no Keeper. Where the model is cut
-    among the workers each has one, and a saver that writes what it holds; the first one's clock counts,
-    and all save after the step behind the one at which it said so. A save that comes due by time while one is still
-    being written is left to the next step, so a slow store makes those rarer and training no slower; one at an epoch's
-    end waits.
+    among the workers each has one, and a saver that writes its part; the first one's clock counts, and all save after
+    the step that follows the one at which it said so. A save that comes due by time while one is still being written is
+    left to the next step, so a slow store makes those rarer and training no slower; one at an epoch's end waits.
     """
 
     def __init__(
