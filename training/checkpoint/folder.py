@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 from training.filesystem import open_filesystem
 
 Write = Callable[[IO[bytes]], None]
+HASHED_AT_ONCE_BYTES = 2**22
 
 
 class Folder:
@@ -53,19 +54,36 @@ class Folder:
 
     def write_by(self, name: str, write: Write) -> str:
         """The file that `write` writes into a stream, there as a whole or not at all; returns its sha256."""
-        path = self.path(name)
+        with self.writing(name) as stream:
+            write(cast(IO[bytes], stream))
+        return stream.hexdigest()
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> "Iterator[HashingStream]":
+        """A stream for the file `name`, which is there once the block is left without an error.
+
+        Raises OSError where the place is full or away, also where `torch.save` makes another error of it.
+        """
+        with self._opened(self.path(name)) as stream:
+            try:
+                yield HashingStream(stream)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[Any]:
         if not self.is_local:
             # An object appears when it is closed.
             with self.filesystem.open_output_stream(path) as stream:
-                hashing = _Hashing(stream)
-                _write(write, hashing)
-            return hashing.hexdigest()
+                yield stream
+            return
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         scratch = f"{path}.{os.getpid()}.part"
         try:
             with open(scratch, "wb") as stream:  # noqa: PTH123
-                hashing = _Hashing(stream)
-                _write(write, hashing)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(scratch, path)  # noqa: PTH105
@@ -73,7 +91,18 @@ class Folder:
             if os.path.exists(scratch):  # noqa: PTH110
                 os.unlink(scratch)  # noqa: PTH108
             raise
-        return hashing.hexdigest()
+
+    def open(self, name: str) -> Any:
+        """A stream from which any part of a file can be read; to be closed. Raises as `read` does."""
+        return self.filesystem.open_input_file(self.path(name))
+
+    def sha256(self, name: str) -> str:
+        """Of a file, which is read piece by piece. Raises as `read` does."""
+        found = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            while content := stream.read(HASHED_AT_ONCE_BYTES):
+                found.update(content)
+        return found.hexdigest()
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such file, and OSError where it cannot be read."""
@@ -100,21 +129,11 @@ class Folder:
                 self.filesystem.delete_file(path)
 
 
-def _write(write: Write, stream: "_Hashing") -> None:
-    """Raises OSError where the place is full or away, also where `torch.save` makes another error of it."""
-    try:
-        write(cast(IO[bytes], stream))
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
-        raise
-
-
-class _Hashing(io.RawIOBase):
+class HashingStream(io.RawIOBase):
     """Hands on what is written and hashes it on the way."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._hash = stream, hashlib.sha256()
+        self._stream, self._hash, self._size_bytes = stream, hashlib.sha256(), 0
 
     def writable(self) -> bool:
         return True
@@ -122,7 +141,12 @@ class _Hashing(io.RawIOBase):
     def write(self, content: Any) -> int:
         self._hash.update(content)
         self._stream.write(content)
-        return len(content)
+        written = memoryview(content).nbytes
+        self._size_bytes += written
+        return written
+
+    def tell(self) -> int:
+        return self._size_bytes
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

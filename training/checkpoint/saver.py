@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, distributed
 
 from training.checkpoint.store import CheckpointError, CheckpointStore, Claim, SupersededError
 
@@ -44,8 +44,13 @@ class AsyncSaver:
         """Whether the training is another's by now, as far as the last write found. `finish` raises it."""
         return self._overtaken is not None
 
-    def save(self, state: Mapping[str, Any], epoch: int, step: int) -> None:
+    def save(
+        self, state: Mapping[str, Any], epoch: int, step: int, group: distributed.ProcessGroup | None = None
+    ) -> None:
         """Copy `state` and begin to write it, unless the training is another's.
+
+        With a `group` each of its processes saves at this step, its `Training.own_state()`; all write together, and
+        what comes of it is the same for all.
 
         Raises CheckpointError where more than FAILURES_BORNE writes failed in a row.
         """
@@ -53,7 +58,15 @@ class AsyncSaver:
         if self.overtaken:
             return
         copy = {name: part if name in FROZEN else copy_to_cpu(part) for name, part in state.items()}
-        self._writing = self._thread.submit(self._store.save, copy, epoch, step, self._claim, self._world_size)
+        self._writing = self._thread.submit(self._write, copy, epoch, step, group)
+
+    def _write(self, state: Mapping[str, Any], epoch: int, step: int, group: distributed.ProcessGroup | None) -> None:
+        if group is None:
+            self._store.save(state, epoch, step, self._claim, self._world_size)
+            return
+        from training.checkpoint.shard_files import save_shards  # torch's part of it takes seconds
+
+        save_shards(self._store, state, epoch, step, self._claim, self._world_size, group)
 
     def settle(self, failures_borne: int = FAILURES_BORNE) -> None:
         """Wait for the write under way; raises as `save` does."""

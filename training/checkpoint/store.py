@@ -1,16 +1,19 @@
 """CheckpointStore: training states in a Folder, each whole or passed over.
 
 A checkpoint is a folder of files with a manifest, written last, that holds their sha256: one without it was never
-finished, one that differs from it is torn or altered.
+finished, one that differs from it is torn or altered. One file holds the whole state; or, where a model is cut among
+processes, all of it but the tensors, beside the parts that each process wrote (`shard_files.py`).
 """
 
+import hashlib
 import io
 import json
 import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from training.checkpoint.folder import Folder
@@ -58,12 +61,19 @@ class Checkpoint:
     files: Mapping[str, str]  # name -> sha256
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether several processes wrote it, each its part."""
+        return len(self.files) > 1
+
+    @property
     def name(self) -> str:
         return f"epoch-{self.epoch:05}-step-{self.step:07}-attempt-{self.attempt:03}"
 
 
 @dataclass(frozen=True)
 class Found:
+    """`state` lacks the tensors of a checkpoint that `is_sharded`, but for the best weights."""
+
     checkpoint: Checkpoint
     state: dict[str, Any]
 
@@ -113,23 +123,37 @@ class CheckpointStore:
         if self.last_claim() != claim:
             raise self._superseded(claim)
 
-    def save(self, state: Mapping[str, Any], epoch: int, step: int, claim: Claim, world_size: int) -> Checkpoint:
+    def folder_of(self, checkpoint: Checkpoint) -> Folder:
+        """Where its files lie."""
+        return self._folder.inner(checkpoint.name)
+
+    def save(
+        self,
+        state: Mapping[str, Any],
+        epoch: int,
+        step: int,
+        claim: Claim,
+        world_size: int,
+        shards: Mapping[str, str] = MappingProxyType({}),
+    ) -> Checkpoint:
         """Write `state` (tensors, numbers, strings, lists and dicts of them), then drop what is no longer kept.
+
+        `shards` are the files that lie in its folder already, name -> sha256.
 
         Raises SupersededError where the training is no longer that of `claim`, and OSError where the place is full or
         away; what was kept before stays whole.
         """
         import torch
 
-        self.require(claim)
         made = Checkpoint(epoch, step, claim.number, world_size, time.time(), {})
-        sha256 = self._folder.write_by(f"{made.name}/{STATE_FILE}", lambda stream: torch.save(dict(state), stream))
-        made = Checkpoint(**{**asdict(made), "files": {STATE_FILE: sha256}})
         try:
+            self.require(claim)
+            sha256 = self._folder.write_by(f"{made.name}/{STATE_FILE}", lambda stream: torch.save(dict(state), stream))
             self.require(claim)
         except SupersededError:
             self._folder.remove(made.name)
             raise
+        made = replace(made, files={**shards, STATE_FILE: sha256})
         self._folder.write(f"{made.name}/{MANIFEST_FILE}", json.dumps(asdict(made)).encode())
         self._passed_over.pop(made.name, None)
         self._drop_all_but_the_last(made.name)
@@ -176,7 +200,10 @@ class CheckpointStore:
         return None
 
     def load(self, name: str) -> tuple[Checkpoint, dict[str, Any]]:
-        """A checkpoint by its name; runs no code from its files. Raises CheckpointError where it is not whole."""
+        """A checkpoint by its name, with the state as in Found; runs no code from its files.
+
+        Raises CheckpointError where it is not whole.
+        """
         import pickle
 
         import torch
@@ -189,8 +216,14 @@ class CheckpointStore:
             raise CheckpointError(f"{name} cannot be read: {error}") from error
         try:
             checkpoint = Checkpoint(**json.loads(manifest))
-            contents = {file: self._verified(name, file, sha256) for file, sha256 in checkpoint.files.items()}
-            state: dict[str, Any] = torch.load(io.BytesIO(contents[STATE_FILE]), map_location="cpu", weights_only=True)
+            content = self._folder.read(f"{name}/{STATE_FILE}")
+            hashes = {STATE_FILE: hashlib.sha256(content).hexdigest()}
+            hashes |= {file: self._folder.sha256(f"{name}/{file}") for file in checkpoint.files if file not in hashes}
+            for file, found in hashes.items():
+                was = checkpoint.files[file]
+                if found != was:
+                    raise CheckpointError(f"{name}/{file} has sha256 {found[:12]}..., it was written as {was[:12]}...")
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except OSError as error:
             raise CheckpointError(f"{name} cannot be read: {error}") from error
         except CheckpointError:
@@ -200,15 +233,6 @@ class CheckpointStore:
         except (RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{name}/{STATE_FILE} holds no training state: {error}") from error
         return checkpoint, state
-
-    def _verified(self, name: str, file: str, sha256: str) -> bytes:
-        import hashlib
-
-        content = self._folder.read(f"{name}/{file}")
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise CheckpointError(f"{name}/{file} has sha256 {found[:12]}..., it was written as {sha256[:12]}...")
-        return content
 
     def _is_finished(self, name: str) -> bool:
         return MANIFEST_FILE in self._folder.names(name)

@@ -3,18 +3,20 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.folder import Folder
 from training.checkpoint.ledger import Ledger, Recovery, recoveries
-from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, SupersededError
+from training.checkpoint.store import KEEP_LAST, CheckpointStore, Claim, Found, SupersededError
 from training.observe.bar import Progress
 from training.observe.breakdown import Breakdown
 
 if TYPE_CHECKING:
+    from training.loop.training import Training
     from training.loop.worker import Worker
 
 RUN_FILE = "mlflow-run"
@@ -26,13 +28,13 @@ PROGRESS_FILE = "progress"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a training: its claim, and the state it goes on from (None: from the beginning).
+    """One start of a training: its claim, and what it goes on from (None: from the beginning).
 
     `micro_batch` is what a worker whose memory ran out left word of; 0: none did.
     """
 
     claim: Claim
-    state: dict[str, Any] | None = None
+    found: Found | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
     micro_batch: int = 0
 
@@ -53,31 +55,47 @@ class RunFolder:
     def begin_attempt(self, worker: "Worker", owner: str) -> Attempt:
         """Claim the training for `owner` and find the newest whole checkpoint; the first worker does, and tells all.
 
+        It alone has the best weights of one that is sharded: nobody else reads what is not his.
+
         Raises SupersededError, in every worker, where another has claimed it since `owner` did.
         """
-        told: list[Any] = [None, None, 0]  # the claim, or why there is none; the checkpoint's name; the micro-batch
+        # The claim, or why there is none; the checkpoint, with its state if it is small; the micro-batch.
+        told: list[Any] = [None, None, 0]
         attempt = None
         if worker.rank == 0:
             try:
                 claim = self.store.begin_attempt(owner)
                 found = self.store.newest()
                 micro_batch = self._noted_micro_batch()
-                attempt = Attempt(claim, found.state if found else None, self.store.passed_over, micro_batch)
-                told = [claim, found.checkpoint.name if found else None, micro_batch]
+                attempt = Attempt(claim, found, self.store.passed_over, micro_batch)
+                told = [claim, found and Found(found.checkpoint, _small(found)), micro_batch]
             except SupersededError as error:
                 told[0] = error
         if worker.world_size > 1:
             import torch
 
             torch.distributed.broadcast_object_list(told, src=0)
-        claim, name, micro_batch = told
+        claim, found, micro_batch = told
         if isinstance(claim, SupersededError):
             raise claim
-        return attempt or Attempt(claim, self.store.load(name)[1] if name else None, micro_batch=micro_batch)
+        if attempt is not None:
+            return attempt
+        if found is not None and not found.state:
+            found = Found(*self.store.load(found.checkpoint.name))
+        return Attempt(claim, found, micro_batch=micro_batch)
 
     def _noted_micro_batch(self) -> int:
         """Of those whose memory ran out before a checkpoint could tell of it; the smallest, since it ran out again."""
         return min((noted for event in self.ledger.events() if (noted := event.get("micro_batch"))), default=0)
+
+    def start(self, attempt: Attempt) -> dict[str, Any] | Callable[["Training"], None] | None:
+        """What `fit` goes on from: a state, or what restores a training from the parts that several processes wrote."""
+        found = attempt.found
+        if found is None or not found.checkpoint.is_sharded:
+            return found.state if found else None
+        from training.parallel.sharded_state import load_sharded  # torch's part of it takes seconds
+
+        return partial(load_sharded, numbers=found.state, folder=self.store.folder_of(found.checkpoint))
 
     def remember_run(self, run_id: str) -> None:
         self._folder.write(RUN_FILE, run_id.encode())
@@ -130,3 +148,8 @@ class RunFolder:
     def clear(self) -> None:
         """Remove all of it, once the training has ended well."""
         self._folder.remove()
+
+
+def _small(found: Found) -> dict[str, Any]:
+    """What is not as large as the model; nothing where the checkpoint's one file holds it all."""
+    return {**found.state, "best": {**found.state["best"], "weights": {}}} if found.checkpoint.is_sharded else {}

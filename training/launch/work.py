@@ -47,8 +47,8 @@ def work(
     `owner` stands for the command that this start comes of (`CheckpointStore.begin_attempt`). While `is_urgent` says
     that a worker will soon be gone, checkpoints are written in quick succession. Why an attempt ended is noted in the
     ledger here, unless the launcher notes faults, since it knows more of them. Raises what fit() does, and where the
-    training was claimed by another owner SupersededError: before the first step in all workers, later in the first
-    one, when all have stopped.
+    training was claimed by another owner SupersededError: before the first step in all workers, later in those that
+    save, when all have stopped.
     """
     import torch
 
@@ -60,7 +60,7 @@ def work(
     attempt = folder.begin_attempt(worker, owner)
     if worker.rank == 0:
         _say_where_from(attempt)
-    if attempt.state is None:
+    if attempt.found is None:
         _begin_with_weights(job, module, worker)
     if job.wrap:
         module = job.wrap(module)
@@ -69,11 +69,13 @@ def work(
     try:
         with contextlib.ExitStack() as stack:
             saver = None
-            if worker.rank == 0:
+            # Where the model is cut among the workers, each keeps what it holds.
+            if worker.rank == 0 or not compute.plan.shape(worker.world_size).is_plain:
                 saver = stack.enter_context(AsyncSaver(folder.store, attempt.claim, worker.world_size))
             return fit(
                 recipe, module, task.encoding, task.splits["train"], task.splits["val"],
-                loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker, start=attempt.state,
+                loss=job.make_loss(module, loss) if job.make_loss else loss, worker=worker,
+                start=folder.start(attempt),
                 until_epoch=job.until_epoch, plan=compute.plan,
                 watchers=[
                     *more,
@@ -95,9 +97,8 @@ def work(
 
 
 def _say_where_from(attempt: Attempt) -> None:
-    if attempt.state is not None:
-        epoch, step = attempt.state["position"]
-        print(f"going on at epoch {epoch}, step {step}", flush=True)
+    if attempt.found is not None:
+        print(f"going on at epoch {attempt.found.checkpoint.epoch}, step {attempt.found.checkpoint.step}", flush=True)
     if attempt.micro_batch:
         print(f"memory ran out before: on with {attempt.micro_batch} rows at once", flush=True)
     for name, reason in attempt.rejected.items():
@@ -145,12 +146,12 @@ def _watchers(
     is_urgent: Callable[[], bool],
 ) -> list[Watcher]:
     local, seen = folder.local_path, job.observation
-    is_sharded = not compute.plan.shape(worker.world_size).is_plain
-    keeper = Keeper(saver, compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent, is_sharded)
-    made: list[Watcher] = [keeper] if is_sharded and worker.rank else []
+    made: list[Watcher] = []
+    if saver is not None:
+        made.append(Keeper(saver, compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent))
     if worker.rank == 0:
         journal = Journal(folder.ledger, attempt.claim, local / "mark" if local else None, attempt.rejected)
-        made = [keeper, Harmless(EpochLog(job)), journal, Timing()]
+        made = [*made, Harmless(EpochLog(job)), journal, Timing()]
         if seen.tensorboard:
             made.append(Harmless(TensorBoard(seen.tensorboard)))
         if local:

@@ -12,11 +12,12 @@ from training.loop.averaging import make_average
 from training.loop.optimizers import make_optimizer
 from training.loop.schedules import make_schedule
 from training.loop.worker import Worker
-from training.parallel.named_state import Slots, load_slots, named_slots, rebind
+from training.parallel.named_state import Slots, load_slots, load_tensors, named_slots, rebind
 from training.parallel.strategy import Strategy
 from training.recipe import Recipe
 
 OPTIMIZER = "optimizer."  # begins the names of those groups of tensors that an optimizer remembers
+HELD = "held"  # the tensors of a process in its own state
 
 
 class TrainingError(RuntimeError):
@@ -67,8 +68,8 @@ class Best:
 class Training:
     """The module in training with its optimizer, schedule, scaler, averages, and how far it is.
 
-    `strategy` leaves in `module` what this process holds of it. Where it `is_sharded`, `state` and `keep_if_best` are
-    called by all processes together, and what they make is in the first one alone.
+    `strategy` leaves in `module` what this process holds of it. Where it `is_sharded`, `state`, `own_state` and
+    `keep_if_best` are called by all processes together; what the first and the last make is in the first one alone.
     """
 
     def __init__(
@@ -155,12 +156,19 @@ class Training:
         """
         return {**self.numbers(), **{group: self.strategy.gather(held) for group, held in self.tensors().items()}}
 
+    def own_state(self) -> dict[str, Any]:
+        """`state`, but that of the tensors it has this process's part, under HELD, so that none need be whole.
+
+        The best weights are, in the first process.
+        """
+        return {**self.numbers(), HELD: {group: self.strategy.parts(held) for group, held in self.tensors().items()}}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         strategy, held = self.strategy, self.module.state_dict()
-        self.module.load_state_dict(strategy.scatter(state["model"], held))
+        load_tensors(self.module, strategy.scatter(state["model"], held))
         if self.averaged:
-            self.averaged.module.load_state_dict(strategy.scatter(state["average"], held))
+            load_tensors(self.averaged.module, strategy.scatter(state["average"], held))
         parameters = dict(self.module.named_parameters())
         slots = {
             # Copies: an optimizer takes what it is given for its own, and changes it.

@@ -1,7 +1,8 @@
 """What an optimizer remembers, by the names of parameters: the same for a whole model and for a part of one."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,15 @@ def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: Slots
                 if names[id(parameter)] in tensors:
                     state[number][slot] = tensors[names[id(parameter)]]
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """`module.load_state_dict`, of a state of today: to one that does not say so, batch normalization adds a count,
+    also for a layer of which this process has let go.
+    """
+    state: Any = OrderedDict(tensors)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(state)
 
 
 def rebind(

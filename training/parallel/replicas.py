@@ -21,7 +21,7 @@ from training.recipe import Recipe
 
 class Replicas(Strategy):
     def __init__(self, recipe: Recipe, worker: Worker, plan: Plan) -> None:
-        super().__init__(recipe, worker)
+        super().__init__(recipe, worker, plan)
         if recipe.precision == "fp16" and plan.compression in ("powersgd", "onebit"):
             raise ValueError(
                 f"compression {plan.compression!r} remembers what it left out of a gradient, whose scale changes under "
@@ -32,10 +32,9 @@ class Replicas(Strategy):
                 f"static_graph with micro_batch {recipe.micro_batch}: DistributedDataParallel takes a static graph for "
                 "whole batches alone; leave out one of the two"
             )
-        self._plan = plan
 
     def wrap(self, module: nn.Module) -> None:
-        plan = self._plan
+        plan = self.plan
         size_mb = sum(p.numel() * p.element_size() for p in module.parameters()) / 2**20
         model = DistributedDataParallel(
             module,

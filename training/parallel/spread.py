@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from training.loop.worker import Worker
@@ -31,7 +32,7 @@ class Spread(Strategy):
     """
 
     def __init__(self, recipe: Recipe, worker: Worker, plan: Plan) -> None:
-        super().__init__(recipe, worker)
+        super().__init__(recipe, worker, plan)
         self.grid = Grid(worker, plan.shape(worker.world_size))
         self._attentions: list[str] = []
 
@@ -154,6 +155,12 @@ class Spread(Strategy):
             distributed.gather_object(held, parts, group=leaders)
             held = {name: tensor for part in parts or [] for name, tensor in part.items()}
         return pack(held, self._attentions) if self.worker.rank == 0 else {}
+
+    def parts(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is cut; of what is not, each process may have other running statistics, and the leader's are kept."""
+        if self.grid.is_leader:
+            return dict(tensors)
+        return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, DTensor)}
 
     def scatter(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = unpack(full, self._attentions)

@@ -1,6 +1,7 @@
 """Strategy: how one model is trained by this process and the others. The base is one process, which holds all of it."""
 
 import contextlib
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from torch import Tensor, distributed, nn
 from training.loop.losses import Loss
 from training.loop.worker import Worker
 from training.observe.clock import StepClock
+from training.parallel.plan import Plan
 from training.recipe import Recipe
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,8 +39,8 @@ class Strategy:
     this process holds, by the names of what it holds.
     """
 
-    def __init__(self, recipe: Recipe, worker: Worker) -> None:
-        self.recipe, self.worker = recipe, worker
+    def __init__(self, recipe: Recipe, worker: Worker, plan: Plan = Plan()) -> None:  # noqa: B008
+        self.recipe, self.worker, self.plan = recipe, worker, plan
         self._low = AUTOCAST[recipe.precision]
 
     @property
@@ -63,11 +65,14 @@ class Strategy:
 
     @cached_property
     def file_group(self) -> distributed.ProcessGroup | None:
-        """All processes, on the CPU, for what is said while a checkpoint is written beside the training; None alone.
-
-        First asked for by all together.
+        """All processes, on the CPU, for what is said while a checkpoint is written beside the training, and nothing
+        else; None alone. First asked for by all together.
         """
-        return distributed.new_group(backend="gloo") if self.worker.world_size > 1 else None
+        if self.worker.world_size == 1:
+            return None
+        timeout = datetime.timedelta(seconds=self.plan.timeout_s)
+        group: distributed.ProcessGroup | None = distributed.new_group(backend="gloo", timeout=timeout)
+        return group
 
     def spread(self, module: nn.Module) -> None:
         """Leave in `module` what this process holds of it; whatever held its parameters must ask for them again."""
@@ -137,6 +142,10 @@ class Strategy:
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Local tensors -> full ones, in the first process; called by all together where `is_sharded`."""
+        return dict(tensors)
+
+    def parts(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of local tensors those that this process writes, where each writes its own."""
         return dict(tensors)
 
     def scatter(self, full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -145,6 +145,30 @@ def test_a_torn_or_altered_one_is_passed_over_for_the_one_before(
     assert last in store.passed_over[last]
 
 
+@pytest.mark.parametrize("damage", ["torn", "altered", "gone"])
+def test_parts_that_others_wrote_are_of_the_checkpoint(store: CheckpointStore, folder: Folder, damage: str) -> None:
+    claim = store.begin_attempt()
+    for epoch in (1, 2):
+        parts = store.folder_of(Checkpoint(epoch, 0, claim.number, 2, 0.0, {}))
+        shards = {f"part-{rank}": parts.write(f"part-{rank}", bytes([epoch]) * 9) for rank in range(2)}
+        made = store.save(_state(epoch), epoch, 0, claim, 2, shards)
+        assert made.is_sharded
+    assert _newest(store)["epoch"] == 2
+    if damage == "gone":
+        parts.remove("part-1")
+    else:
+        parts.write("part-1", bytes([2]) * 8 if damage == "torn" else bytes([3]) * 9)
+    assert _newest(store)["epoch"] == 1
+    assert "part-1" in store.passed_over[made.name]
+
+
+def test_a_state_that_its_manifest_does_not_name_is_passed_over(store: CheckpointStore, folder: Folder) -> None:
+    _, last = _save(store, 1, 2)
+    manifest = json.loads(folder.read(f"{last}/{MANIFEST_FILE}"))
+    folder.write(f"{last}/{MANIFEST_FILE}", json.dumps({**manifest, "files": {}}).encode())
+    assert _newest(store)["epoch"] == 1
+
+
 def test_when_none_is_whole_all_are_named(store: CheckpointStore, folder: Folder) -> None:
     for name in _save(store, 1, 2):
         folder.write(f"{name}/{STATE_FILE}", b"")

@@ -108,6 +108,8 @@ def test_a_model_that_is_cut_among_workers_goes_on_at_the_last_epoch(tmp_path: P
     _require_every_row_once_an_epoch(killed)
     (recovery,) = _recoveries(killed)
     assert (recovery["epoch"], recovery["step"]) == (2, 0)
+    newest = max(killed.glob("storage/*/checkpoints/epoch-*"))
+    assert sorted(path.name for path in newest.glob("*.distcp")) == ["__0_0.distcp", "__1_0.distcp"]
 
 
 def test_a_training_goes_from_two_workers_to_one_and_back(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import torch
 from torch import nn
 
-from training.parallel.named_state import load_slots, named_slots, rebind
+from training.parallel.layout import Piece
+from training.parallel.named_state import load_slots, load_tensors, named_slots, rebind
+from training.parallel.pipeline import prune
 
 
 def _stepped(module: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -44,3 +46,12 @@ def test_new_parameters_take_the_places_of_those_that_they_are_made_of() -> None
         [id(module.get_parameter("0.a.bias"))],
     ]
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+
+
+def test_nothing_is_added_to_a_state_for_a_layer_that_was_let_go_of() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    prune(module, [Piece(("0",), lambda x, inputs: module[0](x))])
+    weights = {name: torch.ones_like(tensor) for name, tensor in module.state_dict().items()}
+    load_tensors(module, weights)
+    assert weights.keys() == module.state_dict().keys() == {"0.weight", "0.bias"}
+    assert torch.equal(module[0].weight, torch.ones(2, 2))

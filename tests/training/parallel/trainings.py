@@ -3,9 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.toys import image_recipe, images, texts
+from training.checkpoint.saver import AsyncSaver
+from training.launch.run_folder import RunFolder
 from training.loop.batches import Batch
 from training.loop.fit import fit
 from training.loop.training import EpochRecord, Training
@@ -23,7 +23,6 @@ from training.models.architecture import Architecture, build
 from training.models.recompute import recompute_activations
 from training.observe.clock import StepClock
 from training.parallel.plan import Plan
-from training.parallel.sharded_state import load_sharded, save_sharded
 from training.recipe import Optimizer, Recipe, Schedule
 from training.task import Source
 
@@ -88,20 +87,25 @@ class Looker(Watcher):
 
 
 class Saver(Watcher):
-    """Writes a sharded state after so many steps, while the training goes on."""
+    """Writes what each process holds after so many steps, while the training goes on; or the first one all of it."""
 
     def __init__(self, folder: Path, after: int) -> None:
-        self._folder, self._after = folder, after
-        self._saving: Future[Any] | None = None
+        self._folder, self._after = RunFolder(str(folder)), after
+
+    def begin(self, training: Training, clock: StepClock) -> None:
+        claim = self._folder.begin_attempt(training.worker, "test").claim
+        self._saver = AsyncSaver(self._folder.store, claim, training.worker.world_size)
 
     def step(self, training: Training, batch: Batch) -> None:
         self._after -= 1
-        if not self._after:
-            self._saving = save_sharded(training, self._folder)
+        position, strategy = training.position, training.strategy
+        if not self._after and strategy.is_sharded:
+            self._saver.save(training.own_state(), position.epoch, position.step, strategy.file_group)
+        elif not self._after and training.worker.rank == 0:
+            self._saver.save(training.state(), position.epoch, position.step)
 
     def end(self, training: Training) -> None:
-        assert self._saving is not None
-        self._saving.result()
+        self._saver.finish()
 
 
 def train(
@@ -146,4 +150,7 @@ def save(rank: int, world_size: int, recipe: Recipe, plan: Plan, folder: Path, a
 
 
 def load(rank: int, world_size: int, recipe: Recipe, plan: Plan, folder: Path) -> Trained:
-    return train(rank, world_size, recipe, plan, start=partial(load_sharded, folder=folder))
+    kept = RunFolder(str(folder))
+    attempt = kept.begin_attempt(Worker(rank, world_size), "test")
+    assert attempt.found is not None
+    return train(rank, world_size, recipe, plan, kept.start(attempt))
