@@ -47,6 +47,12 @@ class Findings:
     def chosen(self) -> Candidate | None:
         return next((one for one in self.candidates if one.number == self.choice.number), None)
 
+    @property
+    def servable(self) -> list[Candidate]:
+        """The front, and the chosen one, which may lie beside it by p95 or among equals."""
+        chosen = self.chosen
+        return [*self.front, *([chosen] if chosen is not None and chosen not in self.front else [])]
+
     def to_json(self) -> dict[str, Any]:
         on_front = {one.number for one in self.front}
         return {

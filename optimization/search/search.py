@@ -251,21 +251,16 @@ def _lineage(request: Request) -> Lineage:
 def _pair_front(
     request: Request, found: Findings, versions: Mapping[int, Version], task: Task, registry: Registry, run: Run
 ) -> dict[int, Paired]:
-    """A Release for each point of the front, and for the chosen one, which by another objective may lie beside it."""
+    """A Release for each of those that are to be served."""
     print("search: calibrating a Release for each of them", flush=True)
     lineage, teacher = _lineage(request), found.teacher
     return {
         one.number: publish_pair(
             one, versions[one.number], teacher, versions[teacher.number], task, request.threads, lineage, registry, run
         )
-        for one in _front_and_chosen(found)
+        for one in found.servable
         if one is not teacher
     }
-
-
-def _front_and_chosen(found: Findings) -> list[Candidate]:
-    chosen = found.chosen
-    return [*found.front, *([chosen] if chosen is not None and chosen not in found.front else [])]
 
 
 def _measure_front(
@@ -273,7 +268,7 @@ def _measure_front(
 ) -> dict[int, Measurement]:
     """Full Measurements, with what each takes in a process of its own, logged with their Versions."""
     parent = _subject(found.teacher, versions)
-    several = {found.teacher.number: found.teacher} | {one.number: one for one in _front_and_chosen(found)}
+    several = {found.teacher.number: found.teacher} | {one.number: one for one in found.servable}
     subjects = {
         str(number): dataclasses.replace(
             _subject(one, versions), parent=parent.artifact, parent_version=parent.version

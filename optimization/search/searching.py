@@ -17,6 +17,7 @@ from optimization.search.making import Made, Workshop, gate_logits, load_made
 from optimization.search.on_tune import Observer, run_rung
 from optimization.search.pareto import Point, survivors
 from optimization.search.pipeline import Pipeline
+from optimization.search.space import leaders_first
 from training.task import Task
 from training.tuning.queue import Room
 
@@ -72,7 +73,7 @@ def climb(
     stand, left = Climb(), dict(pipelines)
     for rung, share in enumerate(rungs.shares, 1):
         known = book.results(rung)
-        waiting = {number: one for number, one in left.items() if number not in known}
+        waiting = _ordered({number: one for number, one in left.items() if number not in known})
         if waiting:
             told = _Noting(book, rung, observer(rung, len(waiting)))
             room = room_of(len(waiting))
@@ -88,6 +89,12 @@ def climb(
         if not last:
             left = _that_go_on(left, stand, rung, rungs.keep, wish)
     return stand
+
+
+def _ordered(pipelines: Mapping[int, Pipeline]) -> dict[int, Pipeline]:
+    """Those first that others wait for. Who led on the rung before may have been given up."""
+    numbers = {one: number for number, one in pipelines.items()}
+    return {numbers[one]: one for one in leaders_first(list(pipelines.values()))}
 
 
 class _Noting:

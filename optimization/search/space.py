@@ -50,14 +50,18 @@ class Space:
 
 
 def leaders_first(pipelines: Sequence[Pipeline]) -> tuple[Pipeline, ...]:
-    """Of pipelines that share a training, one goes first and makes it; a student comes before what is pruned of it.
+    """Of pipelines that share a training, one goes first and makes it; what is pruned of a student comes last of those.
 
     Else those that run at the same time would wait for one and the same training.
     """
+
+    def place(one: Pipeline) -> tuple[bool, bool, bool]:
+        return one.distill is not None and one.prune is not None, one.distill is None, one.prune is None
+
     seen: set[Any] = set()
     leaders: list[Pipeline] = []
     others: list[Pipeline] = []
-    for pipeline in sorted(pipelines, key=lambda one: (one.prune is not None, one.distill is None)):
+    for pipeline in sorted(pipelines, key=place):
         (others if pipeline.trained in seen else leaders).append(pipeline)
         seen.add(pipeline.trained)
     return (*leaders, *others)

@@ -83,3 +83,13 @@ def test_a_file_that_is_no_space_is_refused_with_its_name(tmp_path: Path, text: 
     with pytest.raises(ValueError, match=message) as error:
         read_space(file, Space())
     assert str(file) in str(error.value)
+
+
+def test_a_pruned_teacher_waits_for_nobody_and_a_pruned_student_for_its_student() -> None:
+    trainings = [one.trained for one in Space((None, Distill()), (None, Prune(0.5))).pipelines()]
+    assert trainings == [
+        Pipeline(Distill()),
+        Pipeline(prune=Prune(0.5)),
+        Pipeline(),
+        Pipeline(Distill(), Prune(0.5)),
+    ]
