@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from training.checkpoint.store import SupersededError
 from training.encoding import output_spec
 from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
-from training.launch.job import GIVES_WAY, Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.priority import give_way
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
 from training.lineage import version_tags
@@ -117,7 +117,7 @@ def _keep_to_its_share(compute: Compute) -> None:
 
     torch.set_num_threads(compute.threads)
     if not compute.local:
-        os.nice(GIVES_WAY)
+        give_way()
 
 
 def prepare(

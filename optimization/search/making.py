@@ -78,8 +78,8 @@ class Made:
 def make(pipeline: Pipeline, share: float, shop: Workshop, say: Callable[[str], None]) -> Made:
     """Carry `pipeline` out, each training with `share` of its epochs, and score what comes of it on the gate split.
 
-    `say` is told each stage before it begins. Raises ValueError or TrainingError, with the reason, where it cannot be
-    carried out.
+    `say` is told each stage that is made, before it is. Raises ValueError or TrainingError, with the reason, where it
+    cannot be carried out.
     """
     began = time.perf_counter()
     maker = _Maker(shop, share, say)
@@ -89,7 +89,6 @@ def make(pipeline: Pipeline, share: float, shop: Workshop, say: Callable[[str], 
     graph = maker.exported(artifact)
     if pipeline.quantize != NoQuantization():
         graph = maker.quantized(graph, pipeline.quantize)
-    say("scoring")
     labels_N = maker.task.splits["gate"].labels
     correct = int((gate_logits(graph, maker.task, shop.threads).argmax(axis=1) == labels_N).sum())
     return Made(
@@ -202,8 +201,11 @@ class _Maker:
         )
 
     def _stage(self, said: str, made_of: dict[str, Any], carry_out: Callable[[Path], Artifact]) -> Artifact:
-        self._say(said)
-        stage = self._kept.get(said.partition(" ")[0].rstrip(","), made_of, carry_out)
+        def making(folder: Path) -> Artifact:
+            self._say(said)
+            return carry_out(folder)
+
+        stage = self._kept.get(said.partition(" ")[0].rstrip(","), made_of, making)
         self.stages.append(stage)
         return stage.artifact
 

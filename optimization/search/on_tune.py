@@ -4,7 +4,6 @@ Which pipelines go on to the next rung is not Ray Tune's to say: its schedulers 
 before those that it is to be compared with have been measured beside it.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from optimization.measure.exclusive import shared
 from optimization.search.book import Result
 from optimization.search.making import Made, Workshop, make
 from optimization.search.pipeline import Pipeline
-from training.launch.job import GIVES_WAY
+from training.launch.priority import give_way
 from training.tuning.queue import Room
 
 MAX_RESTARTS = 2  # of a trial whose process was lost; what a pipeline itself fails of would only come again
@@ -70,7 +69,7 @@ def _process(config: dict[str, Any], share: float, shop: Workshop) -> None:
     """A trial, in a process of Ray Tune's that it may have from another trial."""
     from ray import tune
 
-    os.setpriority(os.PRIO_PROCESS, 0, max(GIVES_WAY, os.getpriority(os.PRIO_PROCESS, 0)))
+    give_way()
     pipeline = Pipeline.from_json(config["trial"]["pipeline"])
 
     def say(stage: str) -> None:

@@ -116,8 +116,7 @@ def search(request: Request, registry: Registry, cache_dir: Path) -> Outcome:
             )
             outcome = Outcome(run.run_id)
             if stand.complete:
-                seconds = time.monotonic() - began
-                outcome = _conclude(request, stand, pipelines, task, registry, run, book, seconds)
+                outcome = _conclude(request, stand, pipelines, task, registry, run, book, began)
         except BaseException:
             # A server that has gone must not hide what went wrong before it.
             with contextlib.suppress(RegistryError):
@@ -178,7 +177,7 @@ def _conclude(
     registry: Registry,
     run: Run,
     book: Book,
-    seconds: float,
+    began: float,
 ) -> Outcome:
     """Choose, measure the front by itself, publish, and write the page."""
     assert stand.times is not None, "a search that came to its end was measured"
@@ -199,7 +198,7 @@ def _conclude(
         dropped=stand.dropped,
         host=describe_host(request.threads),
         load=stand.times.load,
-        seconds=_seconds(book, seconds),
+        seconds=0.0,
     )
     print(f"search: {choice.reason}", flush=True)
     print(f"search: measuring the {len(found.front)} points of the front, each by itself", flush=True)
@@ -213,6 +212,7 @@ def _conclude(
         alone=alone,
         report=_report(request, found, versions, task),
     )
+    found = dataclasses.replace(found, seconds=_seconds(book, time.monotonic() - began))
     run.log_text(json.dumps(found.to_json(), indent=1), "search.json")
     run.log_text(search_page(found), "search.html")
     (book.folder / "search.html").write_text(search_page(found))

@@ -174,8 +174,7 @@ class Terminal:
         self._done, self._began = 0, time.monotonic()
 
     def stage(self, number: int, said: str) -> None:
-        if said != "scoring":
-            self._say(f"{self._pipelines[number].label}: {said}")
+        self._say(f"{self._pipelines[number].label}: {said}")
 
     def over(self, result: Result) -> None:
         self._done += 1

@@ -16,7 +16,8 @@ from training.checkpoint.store import SupersededError
 from training.cluster import connect, has_gpus
 from training.launch.follow import can_follow, followed
 from training.launch.harmless import Harmless
-from training.launch.job import GIVES_WAY, Compute, Interrupted, TrainJob
+from training.launch.job import Compute, Interrupted, TrainJob
+from training.launch.priority import give_way
 from training.launch.run_folder import RunFolder
 from training.launch.stop import StopWhen, on_termination
 from training.launch.work import work
@@ -142,7 +143,7 @@ def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     _quiet_ray_train()
-    os.nice(GIVES_WAY)
+    give_way()
     job, compute, owner = config["job"], config["compute"], config["owner"]
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))

@@ -18,7 +18,7 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
-from training.launch.job import GIVES_WAY
+from training.launch.priority import give_way
 from training.tuning.ledger import Exploit, Ledger, Score, Trial
 from training.tuning.method import Method
 from training.tuning.queue import Observer, Queue, Room
@@ -86,7 +86,7 @@ def run_search(
 def _trial_process(config: dict[str, Any], job: TrialJob, folder: str) -> None:
     """A trial, in a process of Ray Tune's that it may have from another trial."""
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = THREAD_END_S
-    os.setpriority(os.PRIO_PROCESS, 0, max(GIVES_WAY, os.getpriority(os.PRIO_PROCESS, 0)))
+    give_way()
     # Not config's number: a loser of a population is given the winner's config.
     number = int(tune.get_context().get_trial_name())
     ledger = Ledger(Path(folder))
