@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, DEFAULT_SUFFIX, _StorageInfo
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
@@ -173,4 +173,13 @@ class _MetadataUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
             return dtype
+        if (module, name) == ("builtins", "getattr"):
+            return _member  # by which some versions of Python 3.11 write a member of an Enum
         raise pickle.UnpicklingError(f"{module}.{name} is nothing that says where tensors lie")
+
+
+def _member(owner: Any, name: str) -> Any:
+    """What is read in the place of `getattr`: no attribute, but a memory format by its name."""
+    if owner is not _MEM_FORMAT_ENCODING:
+        raise pickle.UnpicklingError(f"{name} of {owner!r} is nothing that says where tensors lie")
+    return _MEM_FORMAT_ENCODING[name]

@@ -142,7 +142,7 @@ def test_steps_outside_of_a_traced_request_make_no_spans():
 def test_an_exporter_that_hangs_holds_up_no_request():
     class Slow(InMemorySpanExporter):
         def export(self, spans):
-            time.sleep(0.3)
+            time.sleep(1.5)
             return SpanExportResult.SUCCESS
 
     tracing = OtelTracing(Slow(), 1.0, "tandem", "ingress")
@@ -150,7 +150,7 @@ def test_an_exporter_that_hangs_holds_up_no_request():
     for _ in range(1_000):
         with tracing.request("infer", {}):
             pass
-    assert time.perf_counter() - started < 0.3
+    assert time.perf_counter() - started < 1.5
     tracing.close()
 
 

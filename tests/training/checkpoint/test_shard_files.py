@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -80,6 +81,31 @@ def test_what_says_where_tensors_lie_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError, match="nothing that says where tensors lie"):
         ShardReader(folder).read_metadata()
     assert not (tmp_path / "ran").exists()
+
+
+class _ByName:
+    """A member of an Enum as Python 3.11.0 to 3.11.3 write it; or an attribute of something else."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self._said = owner, name
+
+    def __reduce__(self) -> Any:
+        return getattr, self._said
+
+
+def test_a_memory_format_is_read_by_its_name_and_no_attribute_is(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    members = [member.name for member in _MEM_FORMAT_ENCODING]
+    folder.write(METADATA_FILE, pickle.dumps(Metadata({name: _ByName(_MEM_FORMAT_ENCODING, name) for name in members})))
+    assert ShardReader(folder).read_metadata().state_dict_metadata == {
+        name: _MEM_FORMAT_ENCODING[name] for name in members
+    }
+    folder.write(METADATA_FILE, pickle.dumps(_ByName(Metadata, "__init__")))
+    with pytest.raises(pickle.UnpicklingError, match="nothing that says where tensors lie"):
+        ShardReader(folder).read_metadata()
+    folder.write(METADATA_FILE, pickle.dumps(_ByName(_MEM_FORMAT_ENCODING, "__members__")))
+    with pytest.raises(KeyError):
+        ShardReader(folder).read_metadata()
 
 
 @pytest.mark.parametrize("name", ["os.system", "load", "pickle.loads"])
