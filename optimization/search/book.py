@@ -61,7 +61,4 @@ class Book(Undertaking):
 
 def _result(data: Mapping[str, Any]) -> Result:
     said = data["made"]
-    if said is None:
-        return Result(**data)
-    lists = {name: tuple(said[name]) for name in ("folders", "stages", "reused")}
-    return Result(data["number"], Made(**{**said, **lists}), data["error"])
+    return Result(data["number"], None if said is None else Made.from_json(said), data["error"])

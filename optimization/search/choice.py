@@ -17,6 +17,13 @@ from optimization.table import size_text
 Objective = Literal["throughput", "latency", "size", "accuracy"]
 
 
+def row_ms(latency: Latency, objective: Objective) -> float:
+    """The time of a row, as the objective looks at it: in the batches that are best for it, or alone."""
+    if objective == "throughput":
+        return 1e3 / max(batch.rows_per_s for batch in latency.batches)
+    return latency.at(1).p50_ms
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A pipeline that was carried out to its end, with what was measured of it beside all others."""
@@ -32,12 +39,8 @@ class Candidate:
         """At the batch size that is best for it."""
         return max(batch.rows_per_s for batch in self.latency.batches)
 
-    def row_ms(self, objective: Objective) -> float:
-        """The time of a row, as the objective looks at it: in the best batches, or alone."""
-        return 1e3 / self.rows_per_s if objective == "throughput" else self.latency.at(1).p50_ms
-
     def point(self, objective: Objective) -> Point:
-        return Point(self.number, self.made.accuracy, self.row_ms(objective), self.made.size_bytes)
+        return Point(self.number, self.made.accuracy, row_ms(self.latency, objective), self.made.size_bytes)
 
     def speedup_over(self, other: "Candidate", batch_size: int = 1) -> Speedup:
         return speedup(other.latency, self.latency, batch_size)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ class Made:
     @property
     def accuracy(self) -> float:
         return self.correct / self.rows
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Made":
+        """Inverse of `dataclasses.asdict`, also where JSON made lists of its tuples."""
+        return Made(**{**data, **{name: tuple(data[name]) for name in ("folders", "stages", "reused")}})
 
 
 def make(pipeline: Pipeline, share: float, shop: Workshop, say: Callable[[str], None]) -> Made:

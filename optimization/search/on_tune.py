@@ -108,9 +108,7 @@ def _telling(observer: Observer) -> Any:
             elif "failed" in result:
                 self._over(Result(number, None, result["failed"]))
             elif "made" in result:
-                said = result["made"]
-                lists = {name: tuple(said[name]) for name in ("folders", "stages", "reused")}
-                self._over(Result(number, Made(**{**said, **lists})))
+                self._over(Result(number, Made.from_json(result["made"])))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = str(trial.get_error()).splitlines()[0]

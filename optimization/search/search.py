@@ -214,8 +214,9 @@ def _conclude(
     )
     found = dataclasses.replace(found, seconds=_seconds(book, time.monotonic() - began))
     run.log_text(json.dumps(found.to_json(), indent=1), "search.json")
-    run.log_text(search_page(found), "search.html")
-    (book.folder / "search.html").write_text(search_page(found))
+    page = search_page(found)
+    run.log_text(page, "search.html")
+    (book.folder / "search.html").write_text(page)
     chosen = paired.get(choice.number) if choice.number is not None else None
     if chosen is None:
         return Outcome(run.run_id, found)

@@ -12,7 +12,7 @@ from optimization.measure.host import LoadWatch
 from optimization.measure.latency import BATCH_SIZES, measure_latency
 from optimization.runners.open import open_runner
 from optimization.search.book import Book, Result, Times
-from optimization.search.choice import Candidate, Wish
+from optimization.search.choice import Candidate, Wish, row_ms
 from optimization.search.making import Made, Workshop, gate_logits, load_made
 from optimization.search.on_tune import Observer, run_rung
 from optimization.search.pareto import Point, survivors
@@ -117,10 +117,8 @@ def _that_go_on(left: Mapping[int, Pipeline], stand: Climb, rung: int, keep: flo
     points = []
     for number, result in stand.results.items():
         made = _made(result)
-        latency = stand.times.latency[made.digest]
-        best = max(batch.rows_per_s for batch in latency.batches)
-        row_ms = 1e3 / best if wish.objective == "throughput" else latency.at(1).p50_ms
-        points.append(Point(number, made.accuracy, row_ms, made.size_bytes))
+        time_ms = row_ms(stand.times.latency[made.digest], wish.objective)
+        points.append(Point(number, made.accuracy, time_ms, made.size_bytes))
     kept = set(survivors(points, keep)) | {number for number, one in left.items() if one == TEACHER}
     stand.dropped |= {number: (rung, found) for number, found in stand.results.items() if number not in kept}
     return {number: one for number, one in left.items() if number in kept and number in stand.results}
