@@ -268,14 +268,8 @@ def _measure_front(
     request: Request, found: Findings, versions: Mapping[int, Version], task: Task, registry: Registry
 ) -> dict[int, Measurement]:
     """Full Measurements, with what each takes in a process of its own, logged with their Versions."""
-    parent = _subject(found.teacher, versions)
     several = {found.teacher.number: found.teacher} | {one.number: one for one in found.servable}
-    subjects = {
-        str(number): dataclasses.replace(
-            _subject(one, versions), parent=parent.artifact, parent_version=parent.version
-        ) if one is not found.teacher else parent
-        for number, one in several.items()
-    }  # fmt: skip
+    subjects = {str(number): _subject(one, found.teacher, versions) for number, one in several.items()}
     measured = measure(subjects, task, "gate", Setting(threads=request.threads, rounds=6, calls=5, repeats=2))
     for number, one in measured.items():
         log_measurement(registry, versions[int(number)], one)
@@ -286,14 +280,15 @@ def _report(request: Request, found: Findings, versions: Mapping[int, Version], 
     chosen = found.chosen
     if chosen is None:
         return {}
-    parent = _subject(found.teacher, versions)
-    subjects = {"teacher": parent}
+    subjects = {"teacher": _subject(found.teacher, found.teacher, versions)}
     if chosen is not found.teacher:
-        subjects["chosen"] = dataclasses.replace(
-            _subject(chosen, versions), parent=parent.artifact, parent_version=parent.version
-        )
+        subjects["chosen"] = _subject(chosen, found.teacher, versions)
     return measure(subjects, task, "report", Setting(threads=request.threads, repeats=1))
 
 
-def _subject(one: Candidate, versions: Mapping[int, Version]) -> Subject:
-    return Subject(versions[one.number].reference, load_made(one.made)[-1])
+def _subject(one: Candidate, teacher: Candidate, versions: Mapping[int, Version]) -> Subject:
+    """A candidate to be measured against the teacher, or the teacher itself."""
+    graph, reference = load_made(one.made)[-1], versions[one.number].reference
+    if one is teacher:
+        return Subject(reference, graph)
+    return Subject(reference, graph, load_made(teacher.made)[-1], versions[teacher.number].reference)
