@@ -8,6 +8,7 @@ steps: the share in which the training's thread ran no operation at all.
 import argparse
 import dataclasses
 import itertools
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ from training.recipes import load_recipe
 from training.task import Task, load_task
 
 SKIP = 5
+HEAVY = "augmentation.policy=rand_augment"  # loads the pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +135,10 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
             *lines,
             "",
             "The profiler's idle share counts the interpreter's own time between operations too, which the clock gives "
-            "to the phase that it falls into.",
+            "to the phase that it falls into. The two agree where idle = waiting + (1 - waiting) x the idle share of a run of "
+            "the same model that hardly waits.",
             "",
-            f"Measured by `{' '.join(['python -m training.benchmark.loading', *sys.argv[1:]])}`.",
+            f"Measured by `python -m training.benchmark.loading {shlex.join(sys.argv[1:])}`.",
             "",
         ]
     )
@@ -144,7 +147,9 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training.benchmark.loading")
     parser.add_argument("recipe", nargs="?", default="digits")
-    parser.add_argument("--heavy", default="augmentation.policy=rand_augment", help="a setting that loads the pipeline")
+    parser.add_argument(
+        "--case", action="append", metavar="SETTINGS", help="measured beside the recipe: FIELD=VALUE, more by spaces"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=60)
@@ -154,7 +159,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = dataclasses.replace(override(load_recipe(arguments.recipe), arguments.set), epochs=100_000)
-    recipes = {arguments.recipe: recipe, f"{arguments.recipe}, {arguments.heavy}": override(recipe, [arguments.heavy])}
+    cases = arguments.case or [HEAVY]
+    recipes = {
+        arguments.recipe: recipe,
+        **{f"{arguments.recipe}, {one}": override(recipe, one.split()) for one in cases},
+    }
     task = load_task(recipe.task, read_source(arguments, arguments.data_dir), recipe.task_params)
     results: dict[str, list[Measured]] = {name: [] for name in recipes}
     for _ in range(arguments.rounds):

@@ -35,7 +35,7 @@ def test_what_checkpoints_cost_is_told_with_its_pairs(tmp_path: Path) -> None:
 
 def test_a_pipeline_is_compared_with_its_model_and_a_heavier_one(tmp_path: Path) -> None:
     said = _run(
-        "training.benchmark.loading", TOY, "--steps", "8", "--rounds", "2", "--heavy", "augmentation.rotate_degrees=20",
+        "training.benchmark.loading", TOY, "--steps", "8", "--rounds", "2", "--case", "augmentation.rotate_degrees=20",
         out=tmp_path,
     )  # fmt: skip
     assert "augmentation.rotate_degrees=20" in said
