@@ -46,8 +46,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         data = {"format_version": FORMAT_VERSION, **asdict(self)}
-        if self.architecture and not self.architecture.sizes:
-            del data["architecture"]["sizes"]  # a digest is of these bytes: what is not pruned has those of old
+        if self.architecture:
+            data["architecture"] = self.architecture.to_json()
         return json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
 
     @staticmethod
@@ -65,7 +65,7 @@ class Manifest:
                     "encoding": encoding_from_json(data["encoding"]),
                     "input": _tensor_spec(data["input"]),
                     "output": _tensor_spec(data["output"]),
-                    "architecture": _architecture(architecture) if architecture else None,
+                    "architecture": Architecture.from_json(architecture) if architecture else None,
                     "files": {name: str(digest) for name, digest in data["files"].items()},
                 }
             )
@@ -172,11 +172,6 @@ def _require_files(manifest: Manifest) -> None:
     for name in needed:
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {manifest.name} ({manifest.variant}) lists no file {name!r}")
-
-
-def _architecture(data: Mapping[str, Any]) -> Architecture:
-    sizes = {layer: tuple(size) for layer, size in data.get("sizes", {}).items()}
-    return Architecture(**{**data, "sizes": sizes})
 
 
 def _tensor_spec(data: Mapping[str, Any]) -> TensorSpec:

@@ -1,15 +1,19 @@
-"""`python -m optimization.benchmark.cascade`: a pair on CIFAR-10 beside the best single variant of its two models.
+"""`python -m optimization.benchmark.cascade TASK`: a pair of models beside the best single one.
 
-Weights that others trained: ResNet-20 and ResNet-56, FP32 and INT8. The 10,000 test images, which the weights never
-saw, are cut by a hash: 1,000 calibrate, 4,000 choose, the others are reported on.
+The models are Artifacts or Versions, or the given ResNets of CIFAR-10; each PyTorch model competes in FP32 and in INT8.
+Calibration rows calibrate, gate rows choose, report rows are reported on.
 """
 
 import argparse
 import importlib
+import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimization.benchmark.cascade_models import cached_logits, cut_rows, variants_of
 from optimization.benchmark.cascade_page import cascade_page
 from optimization.benchmark.cascade_plots import draw_curve
 from optimization.benchmark.cascade_study import (
@@ -20,13 +24,12 @@ from optimization.benchmark.cascade_study import (
     Roles,
     Study,
     choose,
-    cut_parts,
     report,
     resplits,
     row_times,
     time_rows,
 )
-from optimization.benchmark.given_resnets import cached_logits, cut_rows, given_variants, official_test
+from optimization.benchmark.given_resnets import TASK_PARAMS, given_models
 from optimization.cascade.calibration import Calibration
 from optimization.cascade.plots import Spot, draw_cost, draw_resplits, draw_shift
 from optimization.cascade.shift import Shift, measure_shift
@@ -37,12 +40,12 @@ from training.artifact import Artifact, load_artifact
 from training.benchmark.machine import write_report
 from training.evaluation.page import png_bytes
 from training.options import absolute_path, add_source_arguments, read_source
+from training.registry import Registry
 from training.task import Split, Task, load_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME = "cascade"
 RESPLITS = 200
 SHIFT_ROWS = 1_000
 GATE_TIMED_ROWS = 500
@@ -50,37 +53,51 @@ GATE_TIMED_ROWS = 500
 FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND = 250, 25, 0.01
 
 
-def study(task: Task, artifacts: dict[str, Artifact], roles: Roles, logits_folder: Path) -> Study:
+@dataclass(frozen=True)
+class Subject:
+    """What is studied: rows by split, the variants by name, and where both come from, for the reader."""
+
+    task: Task
+    rows: Mapping[str, Split]
+    artifacts: Mapping[str, Artifact]
+    rows_by: str
+    models_by: str
+
+
+def study(subject: Subject, roles: Roles, logits_folder: Path) -> Study:
     """Everything, in the order in which rows may be read."""
-    test, aim = official_test(task), Aim()
-    _say("logits on the test images")
-    everything = Parts(test.labels, cached_logits(artifacts, test.inputs, logits_folder))
-    cut = cut_rows(test)
-    parts = cut_parts(everything, cut)
-    runners = {name: open_runner(artifact) for name, artifact in artifacts.items()}
+    aim, rows = Aim(), subject.rows
+    _say("logits")
+    parts = {
+        name: Parts(split.labels, cached_logits(subject.artifacts, split.inputs, logits_folder))
+        for name, split in rows.items()
+    }
+    runners = {name: open_runner(artifact) for name, artifact in subject.artifacts.items()}
     _say("times before the choice, on gate rows")
-    before = time_rows(runners, roles, test.inputs[cut[1][:GATE_TIMED_ROWS]], 1, temperature=1.0, threshold=0.0)
-    times = row_times(before, roles)
+    gate = rows["gate"].inputs[:GATE_TIMED_ROWS]
+    times = row_times(time_rows(runners, roles, gate, 1, temperature=1.0, threshold=0.0), roles)
     _say("choosing the bound on the gate rows, the threshold on the calibration rows")
     chosen = choose(parts, roles, aim, times)
     found = chosen.calibration
     _say("the report rows")
-    pictures = test.inputs[cut[2]]
     timed = tuple(
-        time_rows(runners, roles, pictures, size, temperature=found.temperature, threshold=found.threshold)
+        time_rows(runners, roles, rows["report"].inputs, size, temperature=found.temperature, threshold=found.threshold)
         for size in BATCH_SIZES
     )
     reported = report(parts["report"], roles, aim, found, row_times(timed[0], roles))
     _say(f"{RESPLITS} resplits, three times")
     plans = (
-        (len(cut[0]), TEMPERATURE_ROWS, 0.01),
-        (len(cut[0]), TEMPERATURE_ROWS, chosen.max_harm),
+        (len(rows["calibration"]), TEMPERATURE_ROWS, 0.01),
+        (len(rows["calibration"]), TEMPERATURE_ROWS, chosen.max_harm),
         (FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND),
     )
-    drawn = resplits(everything, roles, plans, RESPLITS)
+    drawn = resplits(Parts.joined(parts.values()), roles, plans, RESPLITS)
     _say("the shifted set")
-    held_out = Split(test.inputs[cut[2]], test.labels[cut[2]])
     return Study(
+        task=subject.task.name,
+        rows_by=subject.rows_by,
+        models_by=subject.models_by,
+        command=f"python -m optimization.benchmark.cascade {shlex.join(sys.argv[1:])}",
         roles=roles,
         aim=aim,
         times=times,
@@ -88,14 +105,14 @@ def study(task: Task, artifacts: dict[str, Artifact], roles: Roles, logits_folde
         reported=reported,
         timed=timed,
         resplits=drawn,
-        shift=_shift(runners, roles, task, held_out, found),
+        shift=_shift(runners, roles, subject.task, rows["report"], found),
         host=describe_host(threads=1),
-        cut_rows=tuple(len(part) for part in cut),
-        digests={name: artifact.digest for name, artifact in artifacts.items()},
+        cut_rows=tuple(len(split) for split in rows.values()),
+        digests={name: artifact.digest for name, artifact in subject.artifacts.items()},
     )
 
 
-def _shift(runners: dict[str, Runner], roles: Roles, task: Task, rows: Split, found: Calibration) -> Shift:
+def _shift(runners: Mapping[str, Runner], roles: Roles, task: Task, rows: Split, found: Calibration) -> Shift:
     return measure_shift(
         runners[roles.student],
         runners[roles.teacher],
@@ -110,15 +127,15 @@ def _shift(runners: dict[str, Runner], roles: Roles, task: Task, rows: Split, fo
 
 def _write(found: Study, folder: Path) -> None:
     page = cascade_page(found)
-    write_report(folder, NAME, page, found.to_json())
+    write_report(folder, found.name, page, found.to_json())
     figures = {
         "curve": draw_curve(found.reported, found.chosen, found.roles),
         "cost": _draw_cost(found),
         "resplits": draw_resplits(found.resplits),
         "shift": draw_shift(found.shift),
     }
-    for name, figure in figures.items():
-        (folder / f"{NAME}-{name}.png").write_bytes(png_bytes(figure))
+    for part, figure in figures.items():
+        (folder / f"{found.name}-{part}.png").write_bytes(png_bytes(figure))
     print(page)
 
 
@@ -131,17 +148,42 @@ def _draw_cost(found: Study) -> "Figure":
     return draw_cost(found.reported.curve, singles, pair, found.roles.best, where)
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    task = load_task("cifar10", read_source(arguments, arguments.data_dir))
+def _subject(arguments: argparse.Namespace) -> Subject:
+    """Raises ValueError where weights, Versions or rows are not there."""
+    source, ranges_by = read_source(arguments, arguments.data_dir), "of the calibration split that calibrate nothing"
+    ranges = task = load_task(arguments.task, source)
+    models: dict[str, Artifact] = {}
+    models_by = "trained here"
+    if arguments.weights:
+        # The calibration rows are test images then, and training images, without their labels, are left for ranges.
+        task, ranges_by = load_task(arguments.task, source, TASK_PARAMS), "of the train part, without their labels"
+        models = given_models(task, arguments.weights, arguments.work)
+        models_by = "those of github.com/akamaster/pytorch_resnet_cifar10, which saw all 50,000 training images"
+    for name, equals, place in (given.partition("=") for given in arguments.model):
+        if not (name and equals and place):
+            raise ValueError(f"--model {name}{equals}{place}: write NAME=FOLDER or NAME=MODEL@ALIAS")
+        models[name] = _artifact(place, arguments.work)
     _say("making the variants")
-    artifacts = given_variants(task, arguments.weights, arguments.work)
-    for folder in arguments.model:
-        artifacts[folder.name] = load_artifact(folder)
-    roles = Roles(arguments.student, arguments.teacher, arguments.best)
+    artifacts = variants_of(models, ranges, arguments.work)
+    splits = "calibration, gate and report split" + (f" ({TASK_PARAMS})" if task is not ranges else "")
+    return Subject(
+        task, cut_rows(task, ranges), artifacts, f"{splits}; INT8 ranges come from 512 rows {ranges_by}", models_by
+    )
+
+
+def _artifact(place: str, work: Path) -> Artifact:
+    if "@" not in place:
+        return load_artifact(Path(place).resolve())
+    registry = Registry()
+    return load_artifact(registry.fetch(registry.resolve(place), work / "cache"))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    subject, roles = _subject(arguments), Roles(arguments.student, arguments.teacher, arguments.best)
     for name in (roles.student, roles.teacher, roles.best):
-        if name not in artifacts:
-            raise ValueError(f"there is no variant {name!r}: there are {', '.join(artifacts)}")
-    _write(study(task, artifacts, roles, arguments.work / "logits"), arguments.out)
+        if name not in subject.artifacts:
+            raise ValueError(f"there is no variant {name!r}: there are {', '.join(subject.artifacts)}")
+    _write(study(subject, roles, arguments.work / "logits"), arguments.out)
 
 
 def _say(stage: str) -> None:
@@ -150,17 +192,18 @@ def _say(stage: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="optimization.benchmark.cascade", description="A pair on CIFAR-10 beside the best single variant."
+        prog="optimization.benchmark.cascade", description="A pair of models beside the best single one."
     )
-    parser.add_argument("--weights", type=absolute_path, required=True, metavar="FOLDER", help="with the two .th files")
+    parser.add_argument("task")
+    parser.add_argument("--weights", type=absolute_path, metavar="FOLDER", help="with the given ResNets of CIFAR-10")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME=FOLDER|MODEL@ALIAS", help="an Artifact or a Version"
+    )
+    parser.add_argument("--student", required=True, help="the variant that answers first: NAME-fp32, NAME-int8")
+    parser.add_argument("--teacher", required=True, help="the variant that answers the rest")
+    parser.add_argument("--best", required=True, help="the best single variant, which the pair is held to")
     parser.add_argument("--out", type=absolute_path, required=True, metavar="FOLDER", help="for the report")
     parser.add_argument("--work", type=absolute_path, default=".tandem/benchmark/cascade", help="models and logits")
-    parser.add_argument("--student", default="resnet20-int8")
-    parser.add_argument("--teacher", default="resnet56-int8")
-    parser.add_argument("--best", default="resnet56-int8", help="the best single variant, which the pair is held to")
-    parser.add_argument(
-        "--model", type=absolute_path, action="append", default=[], metavar="FOLDER", help="a further Artifact"
-    )
     add_source_arguments(parser)
     arguments = parser.parse_args()
     try:

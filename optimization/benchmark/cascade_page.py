@@ -3,8 +3,6 @@
 from optimization.benchmark.cascade_study import TEMPERATURE_ROWS, Study, Timed
 from optimization.cascade.resplits import Resplits
 
-COMMAND = "python -m optimization.benchmark.cascade --weights FOLDER --data-dir FOLDER --out docs/benchmarks"
-
 
 def cascade_page(found: Study) -> str:
     """Claim, what was held and what was missed, the choice, the report rows, times, resplits, shift, how."""
@@ -49,8 +47,8 @@ def _head(found: Study) -> str:
         [
             "# A pair beside the best single model",
             "",
-            f"{roles.student} answers what it is sure of, {roles.teacher} the rest. On {score.rows:,} test images of "
-            f"CIFAR-10 that chose nothing the pair scores {_percent(score.accuracy)} "
+            f"{roles.student} answers what it is sure of, {roles.teacher} the rest. On {score.rows:,} rows of "
+            f"{found.task} that chose nothing the pair scores {_percent(score.accuracy)} "
             f"({_interval(score.accuracy_interval)}), {roles.best} alone {_percent(best)}. It leaves "
             f"{score.deferral:.1%} ({_interval(score.deferral_interval, 1)}) to the teacher and harms "
             f"{_percent(score.harm)} ({_interval(score.harm_interval)}); intervals are exact, at 95 %.",
@@ -78,10 +76,10 @@ def _singles(found: Study) -> str:
             "|---|---|" + "---|" * len(found.timed),
             *rows,
             "",
-            f"One thread, in process, {len(some.round_ms)} interleaved rounds over the same {some.rows:,} images; "
+            f"One thread, in process, {len(some.round_ms)} interleaved rounds over the same {some.rows:,} rows; "
             "medians.",
             "",
-            "![accuracy by time](cascade-cost.png)",
+            f"![accuracy by time]({found.name}-cost.png)",
         ]
     )
 
@@ -121,7 +119,7 @@ def _choice(found: Study) -> str:
             for check in chosen.gate_checks
         ),
         "",
-        "![accuracy and harm by deferral](cascade-curve.png)",
+        f"![accuracy and harm by deferral]({found.name}-curve.png)",
     ]
     return "\n".join(lines)
 
@@ -146,7 +144,8 @@ def _times(found: Study) -> str:
     lines += [
         "",
         f"In process, {len(some.round_ms)} interleaved rounds over the same {some.rows:,} report rows, one thread. The "
-        "student's share holds what the pair reckons for every row. Through HTTP it was not measured here.",
+        "student's share holds what the pair reckons for every row. What is left of it through HTTP: "
+        "[cascade-http.md](cascade-http.md).",
     ]
     return "\n".join(lines)
 
@@ -155,7 +154,7 @@ def _resplits(found: Study) -> str:
     lines = [
         "## Does the bound hold?",
         "",
-        f"All {sum(found.cut_rows):,} test images, drawn anew {len(found.resplits[0].resplits)} times: so many "
+        f"All {sum(found.cut_rows):,} rows, drawn anew {len(found.resplits[0].resplits)} times: so many "
         "calibrate, the others are looked at.",
         "",
         "| promise | calibration rows (of them for the temperature) | kind | held on the rows left over | held on "
@@ -168,7 +167,7 @@ def _resplits(found: Study) -> str:
         "own noise adds a little. Where the rows are too few for a bound with confidence, the weaker one is given, "
         "which holds on average: then it is the mean harm that has to be within it.",
         "",
-        "![harm of every resplit](cascade-resplits.png)",
+        f"![harm of every resplit]({found.name}-resplits.png)",
     ]
     return "\n".join(lines)
 
@@ -199,7 +198,7 @@ def _shift(found: Study) -> str:
         [
             "## Under a shift the promise lapses",
             "",
-            f"{shift.statement()} {clean.rows:,} report images, {len({o.corruption for o in shift.shifted})} "
+            f"{shift.statement()} {clean.rows:,} report rows, {len({o.corruption for o in shift.shifted})} "
             "corruptions, the six that harm most:",
             "",
             "| corruption | severity | harmed | left to the teacher | accuracy of the pair | of the teacher |",
@@ -208,7 +207,7 @@ def _shift(found: Study) -> str:
             f"{_percent(clean.accuracy)} | {_percent(clean.teacher_accuracy)} |",
             *rows,
             "",
-            "![the shifted set](cascade-shift.png)",
+            f"![the shifted set]({found.name}-shift.png)",
         ]
     )
 
@@ -224,12 +223,10 @@ def _how(found: Study) -> str:
             "## How",
             "",
             f"{host.cpu} ({', '.join(host.instructions)}), {host.cores} logical cores, {host.threads} thread a model; "
-            f"{libraries}. The weights are those of github.com/akamaster/pytorch_resnet_cifar10, which saw all 50,000 "
-            f"training images; the test images are cut by a hash of their content: {cut}. INT8 ranges come from 512 "
-            "training images, without their labels.",
+            f"{libraries}. Models: {found.models_by}. Rows: {cut}, of {found.rows_by}.",
             "",
             "```sh",
-            COMMAND,
+            found.command,
             "```",
         ]
     )

@@ -3,7 +3,7 @@
 Shape suffixes: N rows, C classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,6 +72,13 @@ class Parts:
     def take(self, rows: NDArray[np.int64]) -> "Parts":
         return Parts(self.labels[rows], {name: logits[rows] for name, logits in self.logits.items()})
 
+    @staticmethod
+    def joined(parts: Iterable["Parts"]) -> "Parts":
+        """All rows together."""
+        every = list(parts)
+        logits = {name: np.concatenate([part.logits[name] for part in every]) for name in every[0].logits}
+        return Parts(np.concatenate([part.labels for part in every]), logits)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -123,8 +130,14 @@ class Timed:
 
 @dataclass(frozen=True)
 class Study:
-    """All that one run found. `cut_rows` are the numbers of calibration, gate and report rows."""
+    """All that one run found. `task` names the data, `rows_by` and `models_by` say where rows and models come from;
+    `cut_rows` are the numbers of calibration, gate and report rows.
+    """
 
+    task: str
+    rows_by: str
+    models_by: str
+    command: str
     roles: Roles
     aim: Aim
     times: RowTimes
@@ -137,9 +150,15 @@ class Study:
     cut_rows: tuple[int, ...]
     digests: Mapping[str, str]
 
+    @property
+    def name(self) -> str:
+        """What its files begin with."""
+        return f"cascade-{self.task}"
+
     def to_json(self) -> dict[str, Any]:
         chosen, reported = self.chosen, self.reported
         return {
+            "task": self.task,
             "host": self.host.to_json(),
             "roles": asdict(self.roles),
             "aim": asdict(self.aim),
@@ -269,10 +288,6 @@ def time_rows(
 
 def row_times(timed: Timed, roles: Roles) -> RowTimes:
     return RowTimes(*(timed.items[name].median_ms for name in ("student in pair", roles.teacher, roles.best)))
-
-
-def cut_parts(everything: Parts, cut: tuple[NDArray[np.int64], ...]) -> dict[str, Parts]:
-    return {name: everything.take(rows) for name, rows in zip(("calibration", "gate", "report"), cut, strict=True)}
 
 
 def _rows(part: Parts, roles: Roles, temperature: float) -> Rows:

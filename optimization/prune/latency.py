@@ -32,6 +32,14 @@ class Trial:
     counts: Counts
     speedup: Speedup
 
+    @property
+    def said(self) -> str:
+        counts, gain = self.counts, self.speedup
+        return (
+            f"{counts.parameters:,} parameters, {counts.macs:,} MACs, {gain.ratio:.2f}x as fast "
+            f"({gain.lower:.2f} to {gain.upper:.2f})"
+        )
+
 
 class Stopwatch:
     """Measures modules in ONNX Runtime against `whole`, on one thread, at `batch_size` of `inputs`."""

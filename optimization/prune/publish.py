@@ -35,8 +35,8 @@ class Order:
     sensitivity: bool = False  # measure first what each layer can lose, and draw it
 
     def __post_init__(self) -> None:
-        if self.sensitivity and isinstance(self.settings, Sparsify):
-            raise ValueError("sensitivity is of layers that lose channels: it is not measured for single weights")
+        if self.sensitivity and (isinstance(self.settings, Sparsify) or self.settings.unit != "channels"):
+            raise ValueError("sensitivity is of layers that lose channels: it is not measured for weights or blocks")
 
 
 def prune_version(version: Version, order: Order, registry: Registry, cache_dir: Path) -> Version:

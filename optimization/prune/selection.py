@@ -3,18 +3,19 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optimization.prune.allocation import choose
 from optimization.prune.counts import count
 from optimization.prune.criteria import unit_scores
-from optimization.prune.cut import Cut, cut
+from optimization.prune.cut import cut
 from optimization.prune.dependencies import find_channels
 from optimization.prune.group import Channels, Kept, PruneError
 from optimization.prune.latency import Stopwatch, Trial, reach_speedup
-from optimization.prune.rebuild import rebuilt
+from optimization.prune.rebuild import rebuilt, smaller
 from optimization.prune.settings import Prune, share_left
 from training.models.architecture import Architecture
 from training.task import Task
@@ -22,37 +23,53 @@ from training.task import Task
 
 @dataclass(frozen=True)
 class Selection:
-    """The groups' widths and the weights after it; `trials` are what was measured where a speed-up was asked for."""
+    """The model after it, as data; `widths` are of its groups, of a block 1, or 0 where it is out.
+
+    `trials` are what was measured where a speed-up was asked for.
+    """
 
     widths: Mapping[str, int]
-    made: Cut
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
     trials: tuple[Trial, ...] = ()
 
 
-class Selector:
-    """Selects round by round. Widths and speed-ups are always against `whole`, the model before the first."""
+class Selector(Protocol):
+    """Selects round by round; `widths` are those of the whole model, `left` names what has to stay, with the reason."""
 
-    def __init__(self, whole: nn.Module, task: Task, settings: Prune) -> None:
-        self._task, self._settings = task, settings
-        inputs = task.splits["train"].inputs
-        self._rows = torch.from_numpy(inputs[:4].copy())
-        self.channels = find_channels(whole, self._rows)
-        self._stopwatch = (
-            Stopwatch(whole, task.encoding, inputs[:64], settings.batch_size) if settings.speedup else None
-        )
+    @property
+    def widths(self) -> Mapping[str, int]: ...
+
+    @property
+    def left(self) -> Mapping[str, str]: ...
 
     def select(self, module: nn.Module, architecture: Architecture, number: int) -> Selection:
         """What round `number`, counted from 1, leaves of `module`, which `architecture` builds.
 
         Raises PruneError where the settings take nothing out or the speed-up cannot be reached.
         """
+
+
+class ChannelSelector:
+    """Selects round by round. Widths and speed-ups are always against `whole`, the model before the first."""
+
+    def __init__(self, whole: nn.Module, task: Task, settings: Prune) -> None:
+        self._task, self._settings = task, settings
+        inputs = task.splits["train"].inputs
+        self._rows = torch.from_numpy(inputs[:4].copy())
+        self._channels = find_channels(whole, self._rows)
+        self.widths, self.left = self._channels.widths, self._channels.left
+        self._stopwatch = (
+            Stopwatch(whole, task.encoding, inputs[:64], settings.batch_size) if settings.speedup else None
+        )
+
+    def select(self, module: nn.Module, architecture: Architecture, number: int) -> Selection:
         settings = self._settings
-        channels = find_channels(module, self._rows) if number > 1 else self.channels
+        channels = find_channels(module, self._rows) if number > 1 else self._channels
         scores = unit_scores(module, channels.groups, settings, self._task.splits["train"])
 
         def keep(amount: float) -> Kept:
-            full = self.channels.widths
-            return choose(scores, full, 1 - amount, settings.allocation, settings.round_to)
+            return choose(scores, self.widths, 1 - amount, settings.allocation, settings.round_to)
 
         trials: tuple[Trial, ...] = ()
         if settings.amount is not None:
@@ -60,9 +77,10 @@ class Selector:
         else:
             kept, trials = self._reach(module, architecture, channels, keep, number)
         widths = _widths(channels, kept)
-        if number == settings.rounds and widths == self.channels.widths:
+        if number == settings.rounds and widths == self.widths:
             raise PruneError(f"nothing is taken out: every width rounds to itself by round_to={settings.round_to}")
-        return Selection(widths, cut(module, channels.groups, kept), trials)
+        made = cut(module, channels.groups, kept)
+        return Selection(widths, smaller(architecture, made), made.weights, trials)
 
     def _reach(
         self,
@@ -85,11 +103,7 @@ class Selector:
                 trial = rebuilt(architecture, self._task.encoding, cut(module, channels.groups, kept))
                 counts, speedup = count(trial, self._rows[:1]), stopwatch.speedup(trial)
                 measured[key] = Trial(amount, widths, counts, speedup)
-                print(
-                    f"{amount:.0%} of the channels out: {counts.parameters:,} parameters, {counts.macs:,} MACs, "
-                    f"{speedup.ratio:.2f}x as fast ({speedup.lower:.2f} to {speedup.upper:.2f})",
-                    flush=True,
-                )
+                print(f"{amount:.0%} of the channels out: {measured[key].said}", flush=True)
             return dataclasses.replace(measured[key], amount=amount)
 
         best, trials = reach_speedup(settings.speedup ** (number / settings.rounds), attempt)

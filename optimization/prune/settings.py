@@ -1,8 +1,9 @@
 """Prune, Sparsify, FineTune: every choice of the two passes, as data; each default stands here once."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+Unit = Literal["channels", "blocks"]
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "random"]
 Allocation = Literal["global", "uniform"]
 Training = Literal["labels", "distil"]
@@ -32,14 +33,16 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Prune:
-    """Whole channels are taken out, so that the model is smaller and faster on any hardware.
+    """Whole channels or whole blocks are taken out, so that the model is smaller and faster on any hardware.
 
-    `amount` is the share of channels to take out, `speedup` the measured gain to reach: one of the two is given.
+    `amount` is the share of them to take out, `speedup` the measured gain to reach: one of the two is given.
     """
 
     amount: float | None = None
     speedup: float | None = None  # ONNX Runtime, one thread, against the model before, at `batch_size`
     batch_size: int = 1
+    # Of blocks (a ResNet's, a transformer's layers) those go without which the answers change least, one by one.
+    unit: Unit = "channels"
     # What a channel is worth: the size of its weights (l1, l2), the scale of its BatchNorm (Liu et al. 2017), how much
     # the loss changes without it (taylor, Molchanov et al. 2019), or nothing (random: a control).
     criterion: Criterion = "l1"
@@ -47,6 +50,7 @@ class Prune:
     allocation: Allocation = "global"
     round_to: int = 8  # widths become multiples of it, and no layer narrower than it
     taylor_rows: int = 512  # of the train split, whose gradients say what a channel is worth
+    block_rows: int = 256  # of the val split, the answers to which say what a block is worth
     rounds: int = 1  # prune and fine-tune so many times, each time a part of the way
     seed: int = 0  # of the random criterion and of the rows that are drawn
     fine_tune: FineTune = field(default_factory=FineTune)
@@ -55,10 +59,12 @@ class Prune:
         if (self.amount is None) == (self.speedup is None):
             raise ValueError(f"amount is {self.amount} and speedup is {self.speedup}: give one of the two")
         if self.amount is not None and not 0 < self.amount < 1:
-            raise ValueError(f"amount is {self.amount}: it is a share of the channels, 0 < amount < 1")
+            raise ValueError(f"amount is {self.amount}: it is a share of the {self.unit}, 0 < amount < 1")
         if self.speedup is not None and not self.speedup > 1:
             raise ValueError(f"speedup is {self.speedup}: it must be above 1")
-        _at_least_one(self, "batch_size", "round_to", "taylor_rows", "rounds")
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"unit is {self.unit!r}: it is one of {', '.join(get_args(Unit))}")
+        _at_least_one(self, "batch_size", "block_rows", "round_to", "taylor_rows", "rounds")
 
 
 @dataclass(frozen=True)

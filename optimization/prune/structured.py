@@ -1,4 +1,4 @@
-"""Structured: the pass that takes whole channels out of an Artifact and lets the rest learn again."""
+"""Structured: the pass that takes whole channels or blocks out of an Artifact and lets the rest learn again."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from optimization.prune.accuracy import accuracy_of
+from optimization.prune.block_selection import BlockSelector
 from optimization.prune.counts import Counts, count
 from optimization.prune.fine_tune import School, fine_tune
 from optimization.prune.latency import Trial
-from optimization.prune.rebuild import smaller, write_weights
-from optimization.prune.selection import Selector
+from optimization.prune.rebuild import write_weights
+from optimization.prune.selection import ChannelSelector, Selector
 from optimization.prune.settings import Prune
 from training.artifact import Artifact
 from training.module import load_module
@@ -27,7 +28,7 @@ class Round:
     Accuracies are of the val split, by which the best epoch was chosen; `accuracy_tuned` is None where none was.
     """
 
-    widths: Mapping[str, int]  # of each group of channels, by the layer that makes them
+    widths: Mapping[str, int]  # of each group of channels, by the layer that makes them; of a block 1 or 0
     counts: Counts
     accuracy_cut: float
     accuracy_tuned: float | None
@@ -36,7 +37,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Pruned:
-    """`left` names the layers whose channels could not be taken out, each with the reason."""
+    """`left` names the layers or blocks that could not be taken out, each with the reason."""
 
     artifact: Artifact
     widths: Mapping[str, int]  # before
@@ -67,25 +68,26 @@ class Pruned:
 def prune(
     source: Artifact, task: Task, settings: Prune, school: School, folder: Path, variant: str = "pruned"
 ) -> Pruned:
-    """`source` (format "torch") with fewer channels: the Artifact `folder / variant`, whose parent is `source`.
+    """`source` (format "torch") with fewer channels or blocks: the Artifact `folder / variant`, of the parent `source`.
 
-    What earlier rounds made lies beside it. Raises PruneError where channels cannot be taken out as asked,
+    What earlier rounds made lies beside it. Raises PruneError where they cannot be taken out as asked,
     ArtifactError where `source` has no module, and what trainings raise.
     """
     module = load_module(source)
     architecture = source.manifest.architecture
     assert architecture is not None, "load_module refuses what has none"
-    selector = Selector(module, task, settings)
+    selector: Selector
+    selector = (ChannelSelector if settings.unit == "channels" else BlockSelector)(module, task, settings)
     row, val = torch.from_numpy(task.splits["train"].inputs[:1].copy()), task.splits["val"]
     before = count(module, row), accuracy_of(module, val)
     rounds = []
     for number in range(1, settings.rounds + 1):
         selection = selector.select(module, architecture, number)
-        architecture = smaller(architecture, selection.made)
+        architecture = selection.architecture
         name = variant if number == settings.rounds else f"{variant}-{number}"
         is_final = not settings.fine_tune.epochs
         made = write_weights(
-            folder / (name if is_final else f"{name}-cut"), variant, source, architecture, selection.made.weights
+            folder / (name if is_final else f"{name}-cut"), variant, source, architecture, selection.weights
         )
         accuracy_cut, accuracy_tuned = accuracy_of(load_module(made), val), None
         if not is_final:
@@ -94,4 +96,4 @@ def prune(
             accuracy_tuned = accuracy_of(load_module(made), val)
         module = load_module(made)
         rounds.append(Round(selection.widths, count(module, row), accuracy_cut, accuracy_tuned, selection.trials))
-    return Pruned(made, selector.channels.widths, *before, tuple(rounds), selector.channels.left)
+    return Pruned(made, selector.widths, *before, tuple(rounds), selector.left)

@@ -30,7 +30,7 @@ def aware_architecture(of: Architecture, static: StaticInt8, learned: bool) -> A
     return Architecture(
         REFERENCE,
         {
-            "of": {"name": of.name, "params": dict(of.params)},
+            "of": of.to_json(),
             "activations": static.activation_type,
             "per_channel": static.per_channel,
             "reduce_range": static.reduces_range,
@@ -66,7 +66,7 @@ def fake_quantized(
     learned: bool,
 ) -> nn.Module:
     """`of` is an Architecture as data; the module has its weights with the normalization folded in, and ranges."""
-    inner = build(Architecture(of["name"], of.get("params", {})), encoding)
+    inner = build(Architecture.from_json(of), encoding)
     numerics = Numerics(activations == "int8", per_channel, reduce_range, symmetric, learned)
     return with_fake_quantizers(inner, numerics, example_of(encoding))
 

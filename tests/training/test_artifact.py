@@ -75,6 +75,13 @@ def test_a_manifest_without_pruned_layers_has_the_bytes_that_it_had_before_there
     assert Manifest.from_json(raw).architecture == ABOUT["architecture"]
 
 
+def test_dropped_blocks_come_back_from_json_as_they_were() -> None:
+    about = {**ABOUT, "architecture": Architecture("resnet20", dropped=("layer1.1", "layer3.2"))}
+    raw = Manifest(**about, files={}).to_json()
+    assert json.loads(raw)["architecture"] == {"name": "resnet20", "params": {}, "dropped": ["layer1.1", "layer3.2"]}
+    assert Manifest.from_json(raw) == Manifest(**about, files={})
+
+
 @pytest.mark.parametrize("sizes", [{"1.0": [1]}, {"1.0": 5}, {"1.0": [0, 5]}, {"1.0": [None, 5]}, [[1, 5]]])
 def test_sizes_that_are_none_are_refused_by_name(sizes: object) -> None:
     data = json.loads(Manifest(**PRUNED, files={}).to_json())

@@ -135,8 +135,8 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
             *lines,
             "",
             "The profiler's idle share counts the interpreter's own time between operations too, which the clock gives "
-            "to the phase that it falls into. The two agree where idle = waiting + (1 - waiting) x the idle share of a run of "
-            "the same model that hardly waits.",
+            "to the phase that it falls into. The two agree where idle = waiting + (1 - waiting) x the idle share of a "
+            "run of the same model that hardly waits.",
             "",
             f"Measured by `python -m training.benchmark.loading {shlex.join(sys.argv[1:])}`.",
             "",

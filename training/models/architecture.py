@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from training.encoding import Encoding, ImageEncoding
@@ -18,16 +18,31 @@ class Architecture:
     the user's own `module:callable`; `params` are its JSON keyword arguments.
 
     `sizes` are of pruned layers: by a layer's name in the module, the channels or features that it reads and makes.
+    `dropped` are the names of the blocks that pruning left out.
     """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.dropped, str) or not all(isinstance(block, str) for block in self.dropped):
+            raise ValueError(f"dropped is {self.dropped!r}: it lists the names of blocks")
         for layer, size in self.sizes.items():
             if len(size) != 2 or not all(isinstance(width, int) and width > 0 for width in size):
                 raise ValueError(f"size {size} of layer {layer!r}: it is two numbers above 0, of what is read and made")
+
+    def to_json(self) -> dict[str, Any]:
+        """A model that was not pruned says nothing of pruning: digests are of these bytes, also of those of old."""
+        data = asdict(self)
+        return {name: value for name, value in data.items() if value or name not in ("sizes", "dropped")}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Architecture":
+        """Inverse of `to_json`; raises TypeError or ValueError on anything else."""
+        sizes = {layer: tuple(size) for layer, size in data.get("sizes", {}).items()}
+        return Architecture(**{**data, "sizes": sizes, "dropped": tuple(data.get("dropped", ()))})
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,10 @@ def build(architecture: Architecture, encoding: Encoding) -> "nn.Module":
         module: nn.Module = factory(encoding, **params)
     except TypeError as error:
         raise ValueError(f"model {architecture.name!r} with parameters {dict(architecture.params)}: {error}") from error
+    if architecture.dropped:
+        from training.models.blocks import drop
+
+        drop(module, architecture.dropped)
     if architecture.sizes:
         from training.models.sizes import resize
 
@@ -100,7 +119,8 @@ def self_contained(architecture: Architecture) -> Architecture:
 
     changes = {key: value for key, value in architecture.params.items() if key != "pretrained"}
     origin = name if architecture.params.get("pretrained") else None
-    return Architecture(CONFIGURED, {"config": read_config(name, changes), "pretrained": origin}, architecture.sizes)
+    params = {"config": read_config(name, changes), "pretrained": origin}
+    return replace(architecture, name=CONFIGURED, params=params)
 
 
 def _bound(architecture: Architecture) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -15,7 +15,8 @@ def load_pretrained(module: nn.Module, architecture: Architecture) -> WeightsRep
     params = dict(architecture.params)
     family, _, name = architecture.name.partition("/")
     asked = params.pop("pretrained", None)
-    if not asked or architecture.sizes:  # what was pruned begins with the weights that pruning left
+    is_pruned = architecture.sizes or architecture.dropped  # then it begins with the weights that pruning left
+    if not asked or is_pruned:
         return None
     if family == "transformers":
         from training.models.language import pretrained_weights as weights_of_text_model

@@ -16,7 +16,6 @@ from optimization.benchmark.cascade_study import (
     RowTimes,
     Study,
     choose,
-    cut_parts,
     report,
     resplits,
     time_rows,
@@ -44,8 +43,8 @@ def everything() -> Parts:
 
 @pytest.fixture(scope="module")
 def parts(everything: Parts) -> dict[str, Parts]:
-    rows = np.arange(6000)
-    return cut_parts(everything, (rows[:1000], rows[1000:3500], rows[3500:]))
+    cut = np.split(np.arange(6000), [1000, 3500])
+    return {name: everything.take(rows) for name, rows in zip(("calibration", "gate", "report"), cut, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +63,10 @@ def study(everything: Parts, parts: dict[str, Parts]) -> Study:
     clean = score_pair(Rows.score(*_of(parts["report"]), calibration.temperature), calibration.threshold)
     worse = dataclasses.replace(clean, harm=0.2, harm_interval=(0.18, 0.22))
     return Study(
+        task="toy",
+        rows_by="a generator",
+        models_by="made up",
+        command="python -m optimization.benchmark.cascade toy",
         roles=ROLES,
         aim=AIM,
         times=TIMES,
@@ -140,7 +143,8 @@ def test_the_pair_takes_the_student_s_time_and_its_share_of_the_teacher_s(study:
 def test_the_page_claims_only_what_was_held(study: Study) -> None:
     page = cascade_page(study)
     assert study.reported.check.sentence in page
-    assert "Through HTTP it was not measured here." in page
+    assert "(cascade-http.md)" in page
+    assert "Models: made up. Rows: 1,000 calibration, 2,500 gate, 2,500 report, of a generator." in page
     assert "The guarantee does not hold under a shift: 1 of 2 break it for certain" in page
     failed = dataclasses.replace(
         study,
@@ -151,16 +155,23 @@ def test_the_page_claims_only_what_was_held(study: Study) -> None:
     assert head.count("**Missed**") >= 2
 
 
+def test_parts_join_again(everything: Parts, parts: dict[str, Parts]) -> None:
+    joined = Parts.joined(parts.values())
+    np.testing.assert_array_equal(joined.labels, everything.labels)
+    for name, logits in everything.logits.items():
+        np.testing.assert_array_equal(joined.logits[name], logits)
+
+
 def test_page_figures_and_plots_are_written_side_by_side(study: Study, tmp_path: Path) -> None:
     _write(study, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("cascade.md", "cascade.json"),
-        *(f"cascade-{name}.png" for name in ("curve", "cost", "resplits", "shift")),
+        *("cascade-toy.md", "cascade-toy.json"),
+        *(f"cascade-toy-{name}.png" for name in ("curve", "cost", "resplits", "shift")),
     }
-    page = (tmp_path / "cascade.md").read_text()
+    page = (tmp_path / "cascade-toy.md").read_text()
     for picture in tmp_path.glob("*.png"):
         assert f"({picture.name})" in page
         assert picture.read_bytes().startswith(b"\x89PNG")
-    data = json.loads((tmp_path / "cascade.json").read_text())
+    data = json.loads((tmp_path / "cascade-toy.json").read_text())
     assert data["report"]["score"]["rows"] == 2500
     assert data["machine"]["processor"]

@@ -120,5 +120,5 @@ def test_an_unknown_version_is_refused(registry: Registry, tmp_path: Path, monke
 
 
 def test_the_sensitivity_of_single_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="it is not measured for single weights"):
+    with pytest.raises(ValueError, match="it is not measured for weights or blocks"):
         Order(Sparsify(), RECIPE, digits_recipe(), Source(), sensitivity=True)

@@ -72,6 +72,22 @@ def test_a_pruned_model_learns_again_and_reloads_from_data_alone(
     assert job.make_loss is None
 
 
+def test_a_model_without_a_block_learns_again_and_reloads_from_data_alone(
+    digits: Trained, school: School, tmp_path: Path, jobs: list[TrainJob]
+) -> None:
+    settings = Prune(amount=0.9, unit="blocks", fine_tune=FineTune(epochs=3, lr_share=0.5))
+    made = prune(digits.artifact, digits.task, settings, school, tmp_path)
+    again = load_artifact(tmp_path / "pruned")
+    (last,) = made.rounds
+    assert again.manifest.architecture is not None and again.manifest.architecture.dropped == ("2",)
+    assert (made.widths, last.widths) == ({"2": 1}, {"2": 0})
+    assert last.counts.macs < made.counts.macs
+    assert last.accuracy_tuned == accuracy_of(load_module(again), digits.task.splits["val"])
+    assert last.accuracy_cut < last.accuracy_tuned
+    assert last.accuracy_tuned > made.accuracy - 0.1
+    assert [job.recipe.architecture for job in jobs] == [again.manifest.architecture]
+
+
 def test_without_epochs_the_weights_are_the_teachers(digits: Trained, school: School, tmp_path: Path) -> None:
     settings = Prune(amount=0.4, criterion="l2", allocation="uniform", fine_tune=FineTune(epochs=0))
     made = prune(digits.artifact, digits.task, settings, school, tmp_path, "cut")

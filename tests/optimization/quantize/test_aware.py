@@ -25,7 +25,7 @@ from tests.toys import digits_recipe_student, write_torch
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.launch.job import Compute
-from training.models.architecture import Architecture
+from training.models.architecture import Architecture, build
 from training.models.weights import read_weights
 from training.module import load_module, predictor
 from training.recipe import Recipe
@@ -275,6 +275,15 @@ def test_the_architecture_is_data_with_what_the_cpu_decides_decided(task: Task, 
     assert made.params["activations"] in ("uint8", "int8")
     artifact = write_torch(tmp_path / "untrained", task, made)
     assert load_artifact(artifact.folder).manifest.architecture == made
+
+
+def test_a_pruned_model_is_trained_as_pruning_left_it(task: Task) -> None:
+    sizes = {"1.0": (1, 5), "1.1": (5, 5), "2.0": (5, 8)}
+    inner = Architecture("convnet", {"widths": [8], "blocks": 3}, sizes, dropped=("3",))
+    made = aware_architecture(inner, StaticInt8(), learned=True)
+    assert made.params["of"] == inner.to_json()
+    kernels = [tuple(weight.shape[:2]) for weight in build(made, task.encoding).parameters() if weight.ndim == 4]
+    assert kernels == [(5, 1), (8, 5)]
 
 
 ON_RAY = """

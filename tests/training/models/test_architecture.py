@@ -84,6 +84,25 @@ def test_a_size_is_two_numbers_above_zero(size: tuple[int, int]) -> None:
         Architecture("convnet", {}, {"conv1": size})
 
 
+def test_blocks_that_were_dropped_are_left_out() -> None:
+    whole = Architecture("resnet", {"widths": [8], "blocks": 3})
+    module = build(dataclasses.replace(whole, dropped=("2", "4")), IMAGES)
+    assert module(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape == (2, 3)
+    kept = {name for name, _ in build(whole, IMAGES).named_parameters() if name.split(".")[0] not in ("2", "4")}
+    assert {name for name, _ in module.named_parameters()} == kept
+
+
+@pytest.mark.parametrize("name", ["7.1", "layer1", ""])
+def test_a_block_that_is_none_of_the_model_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"block {name!r} is to be left out: there is no such part"):
+        build(Architecture("convnet", {"widths": [8]}, dropped=(name,)), IMAGES)
+
+
+def test_blocks_are_listed() -> None:
+    with pytest.raises(ValueError, match="dropped is '2': it lists the names of blocks"):
+        Architecture("convnet", {"widths": [8]}, dropped="2")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("params", [{"widths": 8}, {"widths": ["a"]}])
 def test_parameters_of_the_wrong_type_are_refused(params: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"model 'convnet' with parameters"):
