@@ -23,7 +23,7 @@ from optimization.distill.teacher import TeacherPlace
 from optimization.gate import Verdict, gate_student
 from optimization.measure.measurement import log_measurement
 from optimization.pairing import Pairing, pair_up
-from optimization.release import Expectation, Release, VersionRef, publish_release
+from optimization.release import Expectation, publish_release
 from optimization.table import comparison_table
 from optimization.variants import Variant, float_variant, int8_variant
 from training.artifact import Artifact, load_artifact
@@ -166,15 +166,7 @@ def _register(
     references = {version.digest: version.reference for version in (teacher, *published.values())}
     for variant, found in built.comparison.measurements.items():
         log_measurement(registry, published[variant], found.named(references))
-    release = Release(
-        model=task.name,
-        teacher=_ref(published["teacher-fp32"]),
-        student=_ref(published[built.student]),
-        temperature=calibration.temperature,
-        threshold=calibration.threshold,
-        guarantee=calibration.guarantee,
-        expected=built.expected,
-    )
+    release = built.pairing.release(published["teacher-fp32"], published[built.student], built.expected)
     passed = built.verdicts[built.student].passed and built.verdicts["release"].passed
     tags = {**lineage, "tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
     version = publish_release(registry, release, run, "candidate", tags)
@@ -184,10 +176,6 @@ def _register(
         for check in built.verdicts[name].failures:
             _say(f"refused, {name}: {check.sentence}")
     return version, passed
-
-
-def _ref(version: Version) -> VersionRef:
-    return VersionRef(version.name, version.number, version.digest)
 
 
 def _say(stage: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from optimization.gate import Verdict, gate_student
 from optimization.measure.parity import Parity, parity
 from optimization.pairing import Pairing, pair_up
-from optimization.release import Release, VersionRef, endpoint_name, publish_release
+from optimization.release import endpoint_name, publish_release
 from optimization.runners.open import open_runner
 from optimization.search.choice import Candidate
 from optimization.search.making import gate_logits, load_made
@@ -118,15 +118,8 @@ def publish_pair(
         reference_size_bytes=teacher.made.size_bytes,
         parent_parity=_parity(one, task, threads),
     )
-    release = Release(
-        model=task.name,
-        teacher=VersionRef(teacher_version.name, teacher_version.number, teacher_version.digest),
-        student=VersionRef(version.name, version.number, version.digest),
-        temperature=pairing.calibration.temperature,
-        threshold=pairing.calibration.threshold,
-        guarantee=pairing.calibration.guarantee,
-        expected=pairing.expected(one.latency.at(1).p50_ms, teacher.latency.at(1).p50_ms),
-    )
+    expected = pairing.expected(one.latency.at(1).p50_ms, teacher.latency.at(1).p50_ms)
+    release = pairing.release(teacher_version, version, expected)
     there = registry.find(endpoint_name(task.name), release.digest)
     passed = verdict.passed and pairing.verdict.passed
     tags = {

@@ -18,7 +18,8 @@ class StubEndpoint:
     """Answers as the real endpoint does, with the true class as the largest logit.
 
     `delay_s` before each answer; `serial` answers one after another; `stall` = (request number, seconds) holds one
-    request up; `fail_every` = k answers every k-th with 503; `status` answers all with that.
+    request up; `fail_every` = k answers every k-th with 503; `status` answers all with that. `modes` are the delays
+    of requests that ask for a mode; those for the teacher or the student are answered by it, as of `variant` not set.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class StubEndpoint:
         self.stall: tuple[int, float] | None = None
         self.fail_every = 0
         self.status = 200
+        self.modes: dict[str, float] = {}
         self.release = "digits.endpoint/1"
         self.variant: str | None = None
         self.output_shape: list[int] | None = None
@@ -55,13 +57,16 @@ class StubEndpoint:
         self.heads.append(head)
         number = next(self._numbers)
         await self._wait(number)
+        mode = head.get("parameters", {}).get("mode", "")
+        await asyncio.sleep(self.modes.get(mode, 0.0))
         if self.status != 200 or (self.fail_every and number % self.fail_every == 0):
             return web.json_response({"error": "told to fail"}, status=self.status if self.status != 200 else 503)
         tensor = head["inputs"][0]
         pixels = body[head_bytes:] or bytes(tensor["data"])
         images = [pixels[start : start + 64] for start in range(0, len(pixels), 64)]
         logits = [float(c == self._class_of[image]) for image in images for c in range(10)]
-        variant = self.variant or ("teacher" if number % 4 == 0 else "student")
+        pinned = mode if self.modes and mode in ("teacher", "student") else None
+        variant = self.variant or pinned or ("teacher" if number % 4 == 0 else "student")
         headers = {"x-tandem-variant": variant, "x-tandem-release": self.release}
         headers["x-tandem-reason"] = "deferred" if variant == "teacher" else "confident"
         return self._answer(logits, head["outputs"][0], headers)

@@ -1,0 +1,221 @@
+"""`python -m loadtests.cascade`: what a row costs through HTTP, of the cascade, of its teacher and of its student.
+
+One client that waits for each answer sends the same requests to all three in turn, round by round, for each number of
+rows a request. Exit code 0: the cascade takes no more than --limit of the teacher's time at every size; 1: it takes
+more; 2: nothing could be measured.
+"""
+
+import argparse
+import asyncio
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from loadtests.endpoint import ModelMetadata, check_url, model_metadata
+from loadtests.open_loop import Outcome, open_transport
+from loadtests.payloads import InferRequest, RequestOptions, infer_requests
+from loadtests.report import machine, versions
+from loadtests.samples import samples_for
+from loadtests.slo import try_one
+from loadtests.summary import Judged, judge
+from loadtests.transports import TransportError
+
+MET, MISSED, UNUSABLE = 0, 1, 2
+MODES = ("cascade", "teacher", "student")
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One mode in one round: milliseconds a row on the client's clock, and rows by who answered them."""
+
+    mode: str
+    row_ms: float
+    rows: int
+    correct: int
+    answered_by: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Size:
+    """All turns of requests of `batch` rows, round by round."""
+
+    batch: int
+    turns: tuple[Turn, ...]
+
+    def row_ms(self, mode: str) -> list[float]:
+        """By round."""
+        return [turn.row_ms for turn in self.turns if turn.mode == mode]
+
+    def shares(self, mode: str) -> list[float]:
+        """The time of a mode as a share of the teacher's in the same round."""
+        return [one / whole for one, whole in zip(self.row_ms(mode), self.row_ms("teacher"), strict=True)]
+
+    def accuracy(self, mode: str) -> float:
+        turns = [turn for turn in self.turns if turn.mode == mode]
+        return sum(turn.correct for turn in turns) / sum(turn.rows for turn in turns)
+
+    def deferred(self) -> float:
+        """Rows that the cascade left to its teacher, as a share."""
+        turns = [turn for turn in self.turns if turn.mode == "cascade"]
+        return sum(turn.answered_by.get("teacher", 0) for turn in turns) / sum(turn.rows for turn in turns)
+
+
+def measure(url: str, model: ModelMetadata, requests: Mapping[str, Sequence[InferRequest]], rounds: int) -> list[Turn]:
+    """`requests` by mode, the same rows in each; a round before the first warms up.
+
+    Raises ValueError where a request is not answered, or not in the way that was asked for.
+    """
+
+    async def main() -> list[Turn]:
+        transport = open_transport(url, TIMEOUT_S)
+        turns = []
+        try:
+            for number in range(-1, rounds):
+                # Every round begins with another mode, so that none always follows the same one.
+                first = number % len(MODES)
+                for mode in (*MODES[first:], *MODES[:first]):
+                    outcomes, began = [], perf_counter()
+                    for request in requests[mode]:
+                        outcome = Outcome(0.0, request, sent_s=0.0)
+                        outcome.reply = await transport.send(request)
+                        outcomes.append(outcome)
+                    seconds = perf_counter() - began
+                    if number >= 0:
+                        turns.append(_turn(mode, seconds, outcomes, model.output.name))
+        except TransportError as error:
+            raise ValueError(f"a request in mode {mode} came to nothing: {error}") from error
+        finally:
+            await transport.close()
+        return turns
+
+    return asyncio.run(main())
+
+
+def _turn(mode: str, seconds: float, outcomes: Sequence[Outcome], output: str) -> Turn:
+    answered_by: Counter[str] = Counter()
+    rows = correct = 0
+    for outcome in outcomes:
+        outcome.done_s = 0.0
+        judged = judge(outcome, output)
+        if judged.error is not None:
+            raise ValueError(f"a request in mode {mode} failed: {judged.error} {judged.detail}")
+        rows, correct = rows + judged.rows, correct + judged.correct
+        answered_by.update(_variants(outcome, judged))
+    if mode == "teacher" and set(answered_by) != {"teacher"}:
+        raise ValueError(f"the teacher was asked for, and {dict(answered_by)} answered: is it late or full?")
+    return Turn(mode, 1000 * seconds / rows, rows, correct, dict(answered_by))
+
+
+def _variants(outcome: Outcome, judged: Judged) -> Counter[str]:
+    """Rows by variant: of many rows the header says "mixed", and the answer's parameters who answered each."""
+    if judged.variant in MODES or outcome.reply is None:
+        return Counter({judged.variant: judged.rows})
+    length = int(outcome.reply.headers.get("inference-header-content-length", len(outcome.reply.body)))
+    told = json.loads(outcome.reply.body[:length]).get("parameters", {}).get("variant", judged.variant)
+    return Counter(told.split(",") if isinstance(told, str) else told)
+
+
+def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, command: str) -> str:
+    lines = [
+        f"# The cascade of {model} through HTTP",
+        "",
+        "| rows a request | cascade, ms a row | teacher | student | the cascade's share of the teacher's time "
+        "| left to the teacher | accuracy of the cascade | of the teacher | of the student |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for size in sizes:
+        times = [_spread(size.row_ms(mode), "{:.3f}") for mode in MODES]
+        accuracies = [f"{size.accuracy(mode):.2%}" for mode in MODES]
+        share = _spread(size.shares("cascade"), "{:.1%}")
+        lines.append(
+            f"| {size.batch} | {' | '.join(times)} | {share} | {size.deferred():.1%} | {' | '.join(accuracies)} |"
+        )
+    rounds, rows = len(sizes[0].row_ms("cascade")), [next(iter(size.turns)).rows for size in sizes]
+    lines += [
+        "",
+        *(f"- {sentence}: {'met' if holds else 'missed'}" for sentence, holds in verdicts(sizes, limit)),
+        "",
+        f"One client that waits for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
+        f"{', '.join(f'{count:,}' for count in rows)} rows by the size of a request, the same for all three. A teacher "
+        "that is asked for by name answers every row; the student answers where the endpoint itself runs. Server and "
+        "client share the machine.",
+        "",
+        f"{facts}.",
+        "",
+        f"Measured by `{command}`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def verdicts(sizes: Sequence[Size], limit: float) -> list[tuple[str, bool]]:
+    found = []
+    for size in sizes:
+        share = median(size.shares("cascade"))
+        found.append(
+            (f"{size.batch} rows a request: {share:.1%} of the teacher's time, at most {limit:.0%}", share <= limit)
+        )
+    return found
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"{form.format(median(values))} ({form.format(min(values))} to {form.format(max(values))})"
+
+
+def _measure(arguments: argparse.Namespace, command: str) -> int:
+    url = check_url(arguments.url, arguments.allow_remote)
+    model = model_metadata(url, arguments.model)
+    samples = samples_for(model, arguments.inputs)
+    sizes = []
+    for batch in arguments.batches:
+        count = max(1, min(arguments.rows, len(samples)) // batch)
+        requests = {mode: infer_requests(model, samples, RequestOptions(batch, mode), limit=count) for mode in MODES}
+        for mode in MODES:
+            try_one(url, requests[mode][0], timeout_s=TIMEOUT_S)
+        sizes.append(Size(batch, tuple(measure(url, model, requests, arguments.rounds))))
+        print(verdicts(sizes[-1:], arguments.limit)[0][0], file=sys.stderr)
+    facts = "; ".join(f"{name} {value}" for name, value in (machine() | versions()).items())
+    name = f"cascade-http-{arguments.model}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    data = {"command": command, "machine": machine(), "versions": versions(), "sizes": [asdict(size) for size in sizes]}
+    (arguments.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    page = markdown(arguments.model, sizes, arguments.limit, facts, command)
+    (arguments.out / f"{name}.md").write_text(page, encoding="utf-8")
+    print(page)
+    return MET if all(holds for _, holds in verdicts(sizes, arguments.limit)) else MISSED
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.cascade", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoint (%(default)s)")
+    parser.add_argument("--model", default="digits", help="name of the model (%(default)s)")
+    parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays 'inputs' and 'labels' to send")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="rows a request (%(default)s)")
+    parser.add_argument("--rows", type=int, default=800, help="in each round and mode (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="%(default)s")
+    parser.add_argument("--limit", type=float, default=0.5, help="share of the teacher's time (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("loadtests/reports/cascade"), metavar="DIR")
+    parser.add_argument("--allow-remote", action="store_true", help="load an address that is not loopback")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser().parse_args(argv)
+    try:
+        return _measure(arguments, shlex.join(["python", "-m", "loadtests.cascade", *argv]))
+    except (ValueError, OSError) as error:
+        print(f"loadtests.cascade: {error}", file=sys.stderr)
+        return UNUSABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
