@@ -119,9 +119,10 @@ def pair_versions(
         raise ValueError(f"{teacher.reference} and {student.reference} are not of one model and the same data")
     if teacher.digest == student.digest:
         raise ValueError(f"{teacher.reference} and {student.reference} are the same model: there is nothing to pair")
-    artifacts = [load_artifact(registry.fetch(version, cache_dir)) for version in (teacher, student)]
-    for version, artifact in zip((teacher, student), artifacts, strict=True):
-        if artifact.manifest.format == "torch":
+    artifacts = []
+    for version in (teacher, student):
+        artifacts.append(load_artifact(registry.fetch(version, cache_dir)))
+        if artifacts[-1].manifest.format == "torch":
             raise ValueError(f"{version.reference} is no graph that can be served: name what a build or a search made")
     task = load_task(artifacts[0].manifest.task, source, task_params(teacher))
     if task.data_hash != teacher.tags.get("tandem.data_hash"):
