@@ -30,6 +30,8 @@ class Pair:
             return logits_BC
         logits_BC = np.asarray(self._student(batch), dtype=np.float32)
         deferred_B = confidence(logits_BC, self._temperature) < self._threshold
+        if deferred_B.all():  # as of a row by itself: nothing is to be put together
+            return np.asarray(self._teacher(batch), dtype=np.float32)
         if deferred_B.any():
             logits_BC = np.array(logits_BC)  # a runtime's own buffer is not ours to write to
             logits_BC[deferred_B] = self._teacher(batch[deferred_B])

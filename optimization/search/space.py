@@ -100,6 +100,8 @@ def narrowed(recipe: Recipe) -> tuple[str, ...]:
 def read_space(path: Path, fallback: Space) -> Space:
     """From a YAML or JSON file with a list for each pass; a pass that it leaves out is as in `fallback`.
 
+    An `init_from` in it is relative to where the command is run, as on a command line; trials are run elsewhere.
+
     Raises ValueError where the file is no space.
     """
     try:
@@ -120,4 +122,11 @@ def read_space(path: Path, fallback: Space) -> Space:
             given[name] = tuple(getattr(Pipeline.from_json({name: one}), name) for one in listed)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {name}: {error}") from error
+    given["distill"] = tuple(map(_located, given.get("distill", fallback.distill)))
     return dataclasses.replace(fallback, **given)
+
+
+def _located(distill: Distill | None) -> Distill | None:
+    if distill is None or not distill.init_from:
+        return distill
+    return dataclasses.replace(distill, init_from=str(Path(distill.init_from).resolve()))

@@ -49,6 +49,19 @@ def test_texts_are_quantized_as_they_come() -> None:
     assert space.prune == (None,) and DynamicInt8() in space.quantize
 
 
+def test_a_file_to_begin_with_is_found_from_where_the_command_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spaces").mkdir()
+    file = tmp_path / "spaces" / "space.yaml"
+    file.write_text("distill: [null, {init_from: given.th}, {init_from: /elsewhere/given.th}, {temperature: 2}]")
+    _, here, elsewhere, plain = read_space(file, Space()).distill
+    assert here is not None and elsewhere is not None and plain is not None
+    assert (here.init_from, elsewhere.init_from) == (str(tmp_path / "given.th"), "/elsewhere/given.th")
+    assert plain == Distill(temperature=2)
+
+
 def test_a_narrower_student_is_half_as_wide() -> None:
     assert narrowed(load_recipe("digits_student")) == ("architecture.params.widths=8,16,24",)
     assert narrowed(load_recipe("ag_news_student")) == (
