@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from optimization.distill.parameters import Distill
@@ -69,20 +70,29 @@ def prune_from_json(data: Mapping[str, Any]) -> Prune:
 def _say_distill(distill: Distill | None) -> str:
     if distill is None:
         return "teacher"
-    changed = _changed(distill.to_json(), Distill().to_json(), leave_out=("student", "settings"))
-    # The last part of a field's path tells it: widths=8,16,32.
-    settings = [setting.rpartition(".")[2] if "." in setting.partition("=")[0] else setting
-                for setting in distill.settings]  # fmt: skip
-    return " ".join(["student", *([distill.student] if distill.student else []), *settings, *changed])
+    changed = _changed(distill.to_json(), Distill().to_json(), leave_out=("student", "settings", "init_from"))
+    if distill.init_from:
+        changed.append(f"from {PurePath(distill.init_from).name}")
+    return " ".join(
+        ["student", *([distill.student] if distill.student else []), *map(_say_setting, distill.settings), *changed]
+    )
+
+
+def _say_setting(setting: str) -> str:
+    """The last part of a field's path tells it: widths=8,16,32."""
+    path, equals, value = setting.partition("=")
+    return f"{path.rpartition('.')[2]}{equals}{value}"
 
 
 def _say_prune(prune: Prune | None) -> str:
     if prune is None:
         return ""
-    goal = f"-{prune.amount:.0%} channels" if prune.amount is not None else f"pruned to {prune.speedup:g}x"
+    goal = (
+        f"-{prune.amount:.0%} {prune.unit}" if prune.amount is not None else f"{prune.unit} out to {prune.speedup:g}x"
+    )
     given = dataclasses.asdict(prune)
     plain = dataclasses.asdict(Prune(prune.amount, prune.speedup))
-    return " ".join([goal, *_changed(given, plain, leave_out=("fine_tune",))])
+    return " ".join([goal, *_changed(given, plain, leave_out=("fine_tune", "unit"))])
 
 
 def _say_quantization(quantize: Quantization) -> str:

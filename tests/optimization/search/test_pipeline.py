@@ -13,6 +13,10 @@ PIPELINES = [
     ),
     Pipeline(None, Prune(0.3, fine_tune=FineTune(epochs=2, learn_from="distil")), StaticInt8("percentile")),
     Pipeline(Distill(), Prune(speedup=2.0, round_to=4), MixedPrecision(StaticInt8(per_channel=False), keep=1)),
+    Pipeline(
+        Distill(settings=("architecture.params.mean=[0.5,0.4]",), init_from="/far/given.th"),
+        Prune(0.5, unit="blocks", rounds=2),
+    ),
 ]
 
 
@@ -26,7 +30,8 @@ def test_a_label_says_what_is_not_as_usual() -> None:
         "teacher",
         'student digits_student widths=8,16 objective=dist hints=[{"teacher": "a", "student": "b"}]',
         "teacher, -30% channels, static int8 calibrator=percentile",
-        "student, pruned to 2x round_to=4, mixed per_channel=False keep=1",
+        "student, channels out to 2x round_to=4, mixed per_channel=False keep=1",
+        "student mean=[0.5,0.4] from given.th, -50% blocks rounds=2",
     ]
 
 
