@@ -127,12 +127,13 @@ def pair_versions(
     task = load_task(artifacts[0].manifest.task, source, task_params(teacher))
     if task.data_hash != teacher.tags.get("tandem.data_hash"):
         raise ValueError(f"{source.location or task.name} holds other data than {teacher.reference} was judged on")
-    runners = [open_runner(artifact) for artifact in artifacts]
+    first, second = (open_runner(artifact) for artifact in artifacts)
     gate = task.splits["gate"].inputs
-    pairing = pair_up(*runners, task, *(predict_in_batches(runner, gate) for runner in runners), max_harm)
+    logits = predict_in_batches(first, gate), predict_in_batches(second, gate)
+    pairing = pair_up(first, second, task, *logits, max_harm=max_harm)
     with exclusive("timing the pair"):
-        found = measure_latency(dict(zip("ts", runners, strict=True)), lambda size: gate[np.arange(size)], (1,))
-    expected = pairing.expected(found["s"].at(1).p50_ms, found["t"].at(1).p50_ms)
+        found = measure_latency({"teacher": first, "student": second}, lambda size: gate[np.arange(size)], (1,))
+    expected = pairing.expected(found["student"].at(1).p50_ms, found["teacher"].at(1).p50_ms)
     release, passed = pairing.release(teacher, student, expected), pairing.verdict.passed
     started = {"tandem.teacher": teacher.reference, "tandem.student": student.reference}
     with registry.start_run(task.name, f"pair {teacher.reference} {student.reference}", started) as run:
