@@ -151,7 +151,7 @@ def _time(module: nn.Module, way: Way, pixels: Tensor, batches: Sequence[int], r
 def _prepared(module: nn.Module, way: Way) -> Callable[[Tensor], Tensor]:
     """The module in this way: weights stay in fp32, and autocast computes in the precision, as in training."""
     layout = torch.channels_last if way.channels_last else torch.contiguous_format
-    module = module.to(memory_format=layout)
+    module = module.to(memory_format=layout)  # type: ignore[call-overload]
     called: Any = torch.compile(module, dynamic=False) if way.compiled else module
     dtype = DTYPES[way.precision]
 
@@ -175,7 +175,7 @@ class _Graphed:
             self._captured[len(batch)] = self._capture(batch)
         graph, given, made = self._captured[len(batch)]
         given.copy_(batch)
-        graph.replay()  # type: ignore[no-untyped-call]
+        graph.replay()
         return made
 
     def _capture(self, batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
