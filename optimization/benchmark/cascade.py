@@ -6,42 +6,27 @@ Calibration rows calibrate, gate rows choose, report rows are reported on.
 
 import argparse
 import importlib
-import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimization.benchmark.cascade_models import cached_logits, cut_rows, variants_of
+from optimization.benchmark.cascade_models import cached_logits
 from optimization.benchmark.cascade_page import cascade_page
 from optimization.benchmark.cascade_plots import draw_curve
-from optimization.benchmark.cascade_study import (
-    BATCH_SIZES,
-    TEMPERATURE_ROWS,
-    Aim,
-    Parts,
-    Roles,
-    Study,
-    choose,
-    report,
-    resplits,
-    row_times,
-    time_rows,
-)
-from optimization.benchmark.given_resnets import TASK_PARAMS, given_models
+from optimization.benchmark.cascade_study import TEMPERATURE_ROWS, Aim, Parts, Study, choose, report, resplits
+from optimization.benchmark.cascade_subject import Subject, read_subject
+from optimization.benchmark.cascade_times import BATCH_SIZES, Roles, row_times, time_rows
 from optimization.cascade.calibration import Calibration
 from optimization.cascade.plots import Spot, draw_cost, draw_resplits, draw_shift
 from optimization.cascade.shift import Shift, measure_shift
 from optimization.measure.host import describe_host
 from optimization.runners.contract import Runner
 from optimization.runners.open import open_runner
-from training.artifact import Artifact, load_artifact
-from training.benchmark.machine import write_report
+from training.benchmark.machine import command_line, write_report
 from training.evaluation.page import png_bytes
 from training.options import absolute_path, add_source_arguments, read_source
-from training.registry import Registry
-from training.task import Split, Task, load_task
+from training.task import Split, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,18 +38,7 @@ GATE_TIMED_ROWS = 500
 FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND = 250, 25, 0.01
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is studied: rows by split, the variants by name, and where both come from, for the reader."""
-
-    task: Task
-    rows: Mapping[str, Split]
-    artifacts: Mapping[str, Artifact]
-    rows_by: str
-    models_by: str
-
-
-def study(subject: Subject, roles: Roles, logits_folder: Path) -> Study:
+def study(subject: Subject, roles: Roles, logits_folder: Path, command: str) -> Study:
     """Everything, in the order in which rows may be read."""
     aim, rows = Aim(), subject.rows
     _say("logits")
@@ -97,7 +71,7 @@ def study(subject: Subject, roles: Roles, logits_folder: Path) -> Study:
         task=subject.task.name,
         rows_by=subject.rows_by,
         models_by=subject.models_by,
-        command=f"python -m optimization.benchmark.cascade {shlex.join(sys.argv[1:])}",
+        command=command,
         roles=roles,
         aim=aim,
         times=times,
@@ -148,42 +122,13 @@ def _draw_cost(found: Study) -> "Figure":
     return draw_cost(found.reported.curve, singles, pair, found.roles.best, where)
 
 
-def _subject(arguments: argparse.Namespace) -> Subject:
-    """Raises ValueError where weights, Versions or rows are not there."""
-    source, ranges_by = read_source(arguments, arguments.data_dir), "of the calibration split that calibrate nothing"
-    ranges = task = load_task(arguments.task, source)
-    models: dict[str, Artifact] = {}
-    models_by = "trained here"
-    if arguments.weights:
-        # The calibration rows are test images then, and training images, without their labels, are left for ranges.
-        task, ranges_by = load_task(arguments.task, source, TASK_PARAMS), "of the train part, without their labels"
-        models = given_models(task, arguments.weights, arguments.work)
-        models_by = "those of github.com/akamaster/pytorch_resnet_cifar10, which saw all 50,000 training images"
-    for name, equals, place in (given.partition("=") for given in arguments.model):
-        if not (name and equals and place):
-            raise ValueError(f"--model {name}{equals}{place}: write NAME=FOLDER or NAME=MODEL@ALIAS")
-        models[name] = _artifact(place, arguments.work)
-    _say("making the variants")
-    artifacts = variants_of(models, ranges, arguments.work)
-    splits = "calibration, gate and report split" + (f" ({TASK_PARAMS})" if task is not ranges else "")
-    return Subject(
-        task, cut_rows(task, ranges), artifacts, f"{splits}; INT8 ranges come from 512 rows {ranges_by}", models_by
-    )
-
-
-def _artifact(place: str, work: Path) -> Artifact:
-    if "@" not in place:
-        return load_artifact(Path(place).resolve())
-    registry = Registry()
-    return load_artifact(registry.fetch(registry.resolve(place), work / "cache"))
-
-
 def _run(arguments: argparse.Namespace) -> None:
-    subject, roles = _subject(arguments), Roles(arguments.student, arguments.teacher, arguments.best)
-    for name in (roles.student, roles.teacher, roles.best):
-        if name not in subject.artifacts:
-            raise ValueError(f"there is no variant {name!r}: there are {', '.join(subject.artifacts)}")
-    _write(study(subject, roles, arguments.work / "logits"), arguments.out)
+    roles = Roles(arguments.student, arguments.teacher, arguments.best)
+    source = read_source(arguments, arguments.data_dir)
+    _say("reading models and rows, making the variants")
+    subject = read_subject(arguments.task, source, arguments.weights, arguments.model, roles, arguments.work)
+    command = command_line("optimization.benchmark.cascade")
+    _write(study(subject, roles, arguments.work / "logits", command), arguments.out)
 
 
 def _say(stage: str) -> None:
@@ -199,8 +144,8 @@ def main() -> None:
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME=FOLDER|MODEL@ALIAS", help="an Artifact or a Version"
     )
-    parser.add_argument("--student", required=True, help="the variant that answers first: NAME-fp32, NAME-int8")
-    parser.add_argument("--teacher", required=True, help="the variant that answers the rest")
+    parser.add_argument("--student", required=True, help="what answers first: NAME-fp32, NAME-int8, a graph's NAME")
+    parser.add_argument("--teacher", required=True, help="what answers the rest")
     parser.add_argument("--best", required=True, help="the best single variant, which the pair is held to")
     parser.add_argument("--out", type=absolute_path, required=True, metavar="FOLDER", help="for the report")
     parser.add_argument("--work", type=absolute_path, default=".tandem/benchmark/cascade", help="models and logits")

@@ -1,10 +1,8 @@
-"""What a cascade study reads: graphs of its models, their logits, and rows that no model was made from.
-
-Shape suffixes: N rows, C classes.
-"""
+"""The models of a cascade study as graphs, and their logits. Shape suffixes: N rows, C classes."""
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,40 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimization.runners.open import open_runner
-from optimization.variants import float_variant, int8_variant, threshold_split
+from optimization.variants import float_variant, int8_variant
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
-from training.task import Split, Task
-
-# So many are enough; a study shows what they can promise.
-CALIBRATION_ROWS = 1_000
+from training.task import Task
 
 
-def cut_rows(task: Task, ranges: Task) -> dict[str, Split]:
-    """The calibration, gate and report rows of `task`, at most 1,000 of the first.
-
-    `ranges` is the task whose calibration split set quantizer ranges: where it is the same, these rows are left out.
-    """
-    fresh = threshold_split(task) if ranges is task else task.splits["calibration"]
-    # Some sets lie in the order of their makers: the cut is random, and always the same.
-    rows = np.sort(np.random.default_rng(0).permutation(len(fresh))[:CALIBRATION_ROWS])
-    calibration = Split(fresh.inputs[rows], fresh.labels[rows])
-    return {"calibration": calibration, "gate": task.splits["gate"], "report": task.splits["report"]}
+def variant_names(name: str, model: Artifact) -> tuple[str, ...]:
+    """What a model competes as: a PyTorch model in FP32 and in INT8, a graph as it is."""
+    return (name,) if model.manifest.format == "onnx" else (f"{name}-fp32", f"{name}-int8")
 
 
 def variants_of(models: Mapping[str, Artifact], ranges: Task, folder: Path, threads: int = 1) -> dict[str, Artifact]:
-    """`NAME-fp32` and `NAME-int8` of every PyTorch model, made once and kept in `folder`; a graph is taken as it is."""
+    """Every model's graphs by their names, made once and kept in `folder`, with ranges from the calibration split of
+    `ranges`.
+    """
     made: dict[str, Artifact] = {}
     for name, source in models.items():
         if source.manifest.format == "onnx":
             made[name] = source
             continue
-        home = folder / source.digest[:16]
-        names = [f"{name}-fp32", f"{name}-int8"]
-        if not all((home / variant).is_dir() for variant in names):
-            exact = float_variant(names[0], source, ranges, home, threads)
-            int8_variant(names[1], exact, ranges, home, threads)
+        home = folder / f"{name}-{source.digest[:16]}-{ranges.data_hash[:8]}"
+        names = variant_names(name, source)
+        if not home.is_dir():
+            scratch = home.with_suffix(".part")  # what a kill leaves half made is made anew
+            shutil.rmtree(scratch, ignore_errors=True)
+            exact = float_variant(names[0], source, ranges, scratch, threads)
+            int8_variant(names[1], exact, ranges, scratch, threads)
+            scratch.rename(home)
         made |= {variant: load_artifact(home / variant) for variant in names}
     return made
 

@@ -1,6 +1,7 @@
 """The cascade study as a page of Markdown."""
 
-from optimization.benchmark.cascade_study import TEMPERATURE_ROWS, Study, Timed
+from optimization.benchmark.cascade_study import TEMPERATURE_ROWS, Study
+from optimization.benchmark.cascade_times import Timed
 from optimization.cascade.resplits import Resplits
 
 
@@ -145,7 +146,7 @@ def _times(found: Study) -> str:
         "",
         f"In process, {len(some.round_ms)} interleaved rounds over the same {some.rows:,} report rows, one thread. The "
         "student's share holds what the pair reckons for every row. What is left of it through HTTP: "
-        "[cascade-http.md](cascade-http.md).",
+        f"`python -m loadtests.cascade --model {found.task}`.",
     ]
     return "\n".join(lines)
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from optimization.benchmark.cascade_study import Chosen, Reported, Roles
+from optimization.benchmark.cascade_study import Chosen, Reported
+from optimization.benchmark.cascade_times import Roles
 from optimization.cascade.plots import INK, arms
 from training.evaluation.plots import FIRST, MUTED, SECOND, WORST, new_figure, plain
 

@@ -13,6 +13,7 @@ from training.task import Task
 
 FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 PIXELS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+ORIGIN = "that of github.com/akamaster/pytorch_resnet_cifar10, which saw all 50,000 training images"
 # Of the task: what calibrates has to be new to them as well.
 TASK_PARAMS = {"calibration_from": "test"}
 

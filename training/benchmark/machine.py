@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +30,11 @@ def machine() -> dict[str, str]:
 def describe(facts: dict[str, str]) -> str:
     """The facts as one line."""
     return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def command_line(module: str) -> str:
+    """This process's own command, to be pasted."""
+    return f"python -m {module} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def write_report(folder: Path, name: str, page: str, figures: Mapping[str, Any]) -> None:

@@ -12,14 +12,12 @@ from optimization.benchmark.cascade_page import cascade_page
 from optimization.benchmark.cascade_study import (
     Aim,
     Parts,
-    Roles,
-    RowTimes,
     Study,
     choose,
     report,
     resplits,
-    time_rows,
 )
+from optimization.benchmark.cascade_times import Roles, RowTimes, time_rows
 from optimization.cascade.rows import Rows, score_pair
 from optimization.cascade.shift import Shift, Shifted
 from optimization.measure.host import describe_host
@@ -143,7 +141,7 @@ def test_the_pair_takes_the_student_s_time_and_its_share_of_the_teacher_s(study:
 def test_the_page_claims_only_what_was_held(study: Study) -> None:
     page = cascade_page(study)
     assert study.reported.check.sentence in page
-    assert "(cascade-http.md)" in page
+    assert "python -m loadtests.cascade --model toy" in page
     assert "Models: made up. Rows: 1,000 calibration, 2,500 gate, 2,500 report, of a generator." in page
     assert "The guarantee does not hold under a shift: 1 of 2 break it for certain" in page
     failed = dataclasses.replace(
