@@ -23,8 +23,8 @@ from loadtests.payloads import InferRequest, RequestOptions, infer_requests
 from loadtests.report import machine, versions
 from loadtests.samples import samples_for
 from loadtests.slo import try_one
-from loadtests.summary import Judged, judge
-from loadtests.transports import TransportError
+from loadtests.summary import UNKNOWN, judge
+from loadtests.transports import Reply, TransportError
 
 MET, MISSED, UNUSABLE = 0, 1, 2
 MODES = ("cascade", "teacher", "student")
@@ -104,22 +104,24 @@ def _turn(mode: str, seconds: float, outcomes: Sequence[Outcome], output: str) -
     for outcome in outcomes:
         outcome.done_s = 0.0
         judged = judge(outcome, output)
-        if judged.error is not None:
+        if judged.error is not None or outcome.reply is None:
             raise ValueError(f"a request in mode {mode} failed: {judged.error} {judged.detail}")
         rows, correct = rows + judged.rows, correct + judged.correct
-        answered_by.update(_variants(outcome, judged))
-    if mode == "teacher" and set(answered_by) != {"teacher"}:
-        raise ValueError(f"the teacher was asked for, and {dict(answered_by)} answered: is it late or full?")
+        for variant, reason in _routes(outcome.reply, judged.rows):
+            if reason.startswith("fallback") or (mode != "cascade" and variant != mode):
+                raise ValueError(f"mode {mode} was asked for, and a row was answered by {variant} ({reason})")
+            answered_by[variant] += 1
     return Turn(mode, 1000 * seconds / rows, rows, correct, dict(answered_by))
 
 
-def _variants(outcome: Outcome, judged: Judged) -> Counter[str]:
-    """Rows by variant: of many rows the header says "mixed", and the answer's parameters who answered each."""
-    if judged.variant in MODES or outcome.reply is None:
-        return Counter({judged.variant: judged.rows})
-    length = int(outcome.reply.headers.get("inference-header-content-length", len(outcome.reply.body)))
-    told = json.loads(outcome.reply.body[:length]).get("parameters", {}).get("variant", judged.variant)
-    return Counter(told.split(",") if isinstance(told, str) else told)
+def _routes(reply: Reply, rows: int) -> list[tuple[str, str]]:
+    """Who answered each row, and why: of several rows the answer's parameters say it, of one the headers."""
+    length = int(reply.headers.get("inference-header-content-length", len(reply.body)))
+    told = json.loads(reply.body[:length]).get("parameters", {})
+    found = [
+        str(told.get(name, reply.headers.get(f"x-tandem-{name}", UNKNOWN))).split(",") for name in ("variant", "reason")
+    ]
+    return list(zip(*(one * rows if len(one) == 1 else one for one in found), strict=True))
 
 
 def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, command: str) -> str:
@@ -176,7 +178,9 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     sizes = []
     for batch in arguments.batches:
         count = max(1, min(arguments.rows, len(samples)) // batch)
-        requests = {mode: infer_requests(model, samples, RequestOptions(batch, mode), limit=count) for mode in MODES}
+        # The deadline is out of play: a row that the student answers because the teacher is late would look cheap.
+        options = {mode: RequestOptions(batch, mode, deadline_ms=1000 * TIMEOUT_S) for mode in MODES}
+        requests = {mode: infer_requests(model, samples, options[mode], limit=count) for mode in MODES}
         for mode in MODES:
             try_one(url, requests[mode][0], timeout_s=TIMEOUT_S)
         sizes.append(Size(batch, tuple(measure(url, model, requests, arguments.rounds))))
@@ -184,7 +188,16 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     facts = "; ".join(f"{name} {value}" for name, value in (machine() | versions()).items())
     name = f"cascade-http-{arguments.model}"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    data = {"command": command, "machine": machine(), "versions": versions(), "sizes": [asdict(size) for size in sizes]}
+    data = {
+        "command": command,
+        "model": arguments.model,
+        "releases": model.versions,
+        "limit": arguments.limit,
+        "machine": machine(),
+        "versions": versions(),
+        "sizes": [asdict(size) for size in sizes],
+        "verdicts": [{"sentence": sentence, "holds": holds} for sentence, holds in verdicts(sizes, arguments.limit)],
+    }
     (arguments.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     page = markdown(arguments.model, sizes, arguments.limit, facts, command)
     (arguments.out / f"{name}.md").write_text(page, encoding="utf-8")
@@ -197,13 +210,20 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoint (%(default)s)")
     parser.add_argument("--model", default="digits", help="name of the model (%(default)s)")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays 'inputs' and 'labels' to send")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="rows a request (%(default)s)")
-    parser.add_argument("--rows", type=int, default=800, help="in each round and mode (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="%(default)s")
+    parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 8, 32], help="rows a request (%(default)s)")
+    parser.add_argument("--rows", type=_positive, default=800, help="in each round and mode (%(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=7, help="%(default)s")
     parser.add_argument("--limit", type=float, default=0.5, help="share of the teacher's time (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("loadtests/reports/cascade"), metavar="DIR")
     parser.add_argument("--allow-remote", action="store_true", help="load an address that is not loopback")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -214,6 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _measure(arguments, shlex.join(["python", "-m", "loadtests.cascade", *argv]))
     except (ValueError, OSError) as error:
         print(f"loadtests.cascade: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("loadtests.cascade: interrupted; nothing was written", file=sys.stderr)
         return UNUSABLE
 
 

@@ -5,9 +5,11 @@
 
 import argparse
 import importlib
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from optimization.release import Expectation, Release, VersionRef, publish_relea
 from optimization.runners.contract import Runner
 from optimization.runners.open import open_runner
 from optimization.variants import threshold_split
-from training.artifact import load_artifact
+from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluation.scores import predict_in_batches
 from training.lineage import task_params
@@ -47,6 +49,11 @@ class Pairing:
     def expected(self, student_ms: float, teacher_ms: float) -> Expectation:
         """Of a server, where a row takes so long."""
         return expect(self.rows, self.calibration, self.shift, student_ms=student_ms, teacher_ms=teacher_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a run keeps of it."""
+        calibration = {**self.calibration.to_json(), "curve": None}
+        return {"calibration": calibration, "verdict": self.verdict.to_json(), "shift": self.shift.to_json()}
 
     def release(self, teacher: Version, student: Version, expected: Expectation) -> Release:
         """Of the Versions that were paired; it bears the model's name."""
@@ -112,14 +119,43 @@ def pair_versions(
 ) -> tuple[Version, Verdict]:
     """The Release of two Versions, calibrated, judged and registered as `MODEL.endpoint@candidate`.
 
-    A Release that fails its gate is registered too, and gets no alias. Raises ValueError where the two are not of one
-    model and data, or cannot be served.
+    A Release that fails its gate is registered too, and gets no alias. Raises ValueError, before anything is
+    registered, where the two are not of one model and data, cannot be served, or are no pair: no threshold keeps harm
+    within `max_harm`, so that the teacher would answer everything.
     """
+    artifacts, task = _read_pair(teacher, student, source, registry, cache_dir)
+    first, second = (open_runner(artifact) for artifact in artifacts)
+    gate = task.splits["gate"].inputs
+    logits = predict_in_batches(first, gate), predict_in_batches(second, gate)
+    pairing = pair_up(first, second, task, *logits, max_harm=max_harm)
+    if pairing.calibration.threshold is None:
+        raise ValueError(
+            f"{student.reference} is no student for {teacher.reference}: {pairing.calibration.guarantee.statement} "
+            "Allow more --max-harm, or teach it better"
+        )
+    with exclusive("timing the pair"):
+        found = measure_latency({"teacher": first, "student": second}, lambda size: gate[np.arange(size)], (1,))
+    expected = pairing.expected(found["student"].at(1).p50_ms, found["teacher"].at(1).p50_ms)
+    release, passed = pairing.release(teacher, student, expected), pairing.verdict.passed
+    tags = {
+        "tandem.teacher_version": teacher.reference,
+        "tandem.gate": "passed" if passed else "failed",
+        "tandem.guarantee": release.guarantee.kind,
+    }
+    started = {"tandem.teacher": teacher.reference, "tandem.student": student.reference}
+    with registry.start_run(task.name, f"pair {teacher.reference} {student.reference}", started) as run:
+        run.log_text(json.dumps(pairing.to_json(), indent=1), "pairing.json")
+        return publish_release(registry, release, run, "candidate" if passed else None, tags), pairing.verdict
+
+
+def _read_pair(
+    teacher: Version, student: Version, source: Source, registry: Registry, cache_dir: Path
+) -> tuple[list[Artifact], Task]:
     if (teacher.name, teacher.tags.get("tandem.data_hash")) != (student.name, student.tags.get("tandem.data_hash")):
         raise ValueError(f"{teacher.reference} and {student.reference} are not of one model and the same data")
     if teacher.digest == student.digest:
         raise ValueError(f"{teacher.reference} and {student.reference} are the same model: there is nothing to pair")
-    artifacts = []
+    artifacts: list[Artifact] = []
     for version in (teacher, student):
         artifacts.append(load_artifact(registry.fetch(version, cache_dir)))
         if artifacts[-1].manifest.format == "torch":
@@ -127,19 +163,10 @@ def pair_versions(
     task = load_task(artifacts[0].manifest.task, source, task_params(teacher))
     if task.data_hash != teacher.tags.get("tandem.data_hash"):
         raise ValueError(f"{source.location or task.name} holds other data than {teacher.reference} was judged on")
-    first, second = (open_runner(artifact) for artifact in artifacts)
-    gate = task.splits["gate"].inputs
-    logits = predict_in_batches(first, gate), predict_in_batches(second, gate)
-    pairing = pair_up(first, second, task, *logits, max_harm=max_harm)
-    with exclusive("timing the pair"):
-        found = measure_latency({"teacher": first, "student": second}, lambda size: gate[np.arange(size)], (1,))
-    expected = pairing.expected(found["student"].at(1).p50_ms, found["teacher"].at(1).p50_ms)
-    release, passed = pairing.release(teacher, student, expected), pairing.verdict.passed
-    started = {"tandem.teacher": teacher.reference, "tandem.student": student.reference}
-    with registry.start_run(task.name, f"pair {teacher.reference} {student.reference}", started) as run:
-        tags = {"tandem.gate": "passed" if passed else "failed", "tandem.guarantee": release.guarantee.kind}
-        alias = "candidate" if passed else None
-        return publish_release(registry, release, run, alias, tags), pairing.verdict
+    for version, artifact in zip((teacher, student), artifacts, strict=True):
+        if artifact.manifest.encoding != task.encoding or artifact.encoding_files() != task.files:
+            raise ValueError(f"{version.reference} reads {artifact.manifest.encoding}, the task makes {task.encoding}")
+    return artifacts, task
 
 
 def main() -> None:

@@ -131,6 +131,8 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Architecture):
+            value = value.to_json()  # which says nothing of pruning where nothing is pruned
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         if isinstance(value, Mapping):

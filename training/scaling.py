@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.benchmark.pace import Pace
 from training.benchmark.statistics import spread
 from training.launch.job import Compute, Interrupted, TrainJob
@@ -148,7 +148,7 @@ def report(arguments: argparse.Namespace, rounds: dict[int, list[Measured]]) -> 
         if used:
             worst["gpu_utilization"] = min(worst.get("gpu_utilization", 1.0), spread(used).median)
     lines += ["", *(_judged(name, worst.get(name)) for name in TARGETS), ""]
-    command = " ".join(["python -m training.scaling", *sys.argv[1:]])
+    command = command_line("training.scaling")
     return "\n".join([*lines, f"Measured by `{command}`.", ""])
 
 

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_artifact
+from training.artifact import MODEL_FILE, Artifact, write_artifact
 from training.checkpoint.store import SupersededError
 from training.encoding import output_spec
 from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
-from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, identity_of
+from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, content_of, identity_of
 from training.launch.priority import give_way
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
@@ -127,16 +127,8 @@ def prepare(
     check(recipe.architecture)
     recipe = dataclasses.replace(recipe, architecture=self_contained(recipe.architecture))
     task = load_task(recipe.task, source, recipe.task_params)
-    identity = identity_of(recipe, task.data_hash, _content_of(init_from) if init_from else "")
+    identity = identity_of(recipe, task.data_hash, content_of(init_from) if init_from else "")
     return task, TrainJob(recipe, source, tracking_uri, "", identity, init_from=init_from, observation=observation)
-
-
-def _content_of(weights: Path) -> str:
-    """What `weights` hold, wherever they lie: an Artifact's manifest has the hashes of its files."""
-    file = weights / MANIFEST_FILE if weights.is_dir() else weights
-    if not file.is_file():
-        raise ValueError(f"--init-from {weights}: there is neither a file of weights nor an Artifact")
-    return sha256_of(file)
 
 
 def told_of(trained: Trained) -> list[str]:

@@ -29,7 +29,7 @@ from optimization.benchmark.teaching import (
 )
 from optimization.distill.parameters import Distill, Hint
 from training.artifact import Artifact, load_artifact
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.benchmark.statistics import Difference, mean_difference, paired_ratio
 from training.launch.job import Interrupted, identity_of
 from training.loop.training import TrainingError
@@ -154,7 +154,7 @@ def report(recipe: str, findings: Findings) -> str:
             f"{ratio.high:.2f}).",
             "",
         ]
-    command = " ".join(["python -m optimization.benchmark.distillation", *sys.argv[1:]])
+    command = command_line("optimization.benchmark.distillation")
     return "\n".join([*lines, f"Measured by `{command}`.", ""])
 
 

@@ -1,12 +1,11 @@
 """`python -m optimization.benchmark.latency ARCHITECTURE --size 224`: what passes bring a network in time and bytes.
 
 The network is untrained and its rows are random: time does not depend on either, and nothing is said of accuracy. FP32,
-static INT8, half of its channels, and both together are timed in interleaved rounds.
+static INT8, channels taken out, and both together are timed in interleaved rounds.
 """
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from optimization.runners.open import open_runner
 from optimization.table import size_text
 from optimization.variants import float_variant, int8_variant
 from training.artifact import MODEL_FILE, Artifact, write_artifact
-from training.benchmark.machine import write_report
+from training.benchmark.machine import command_line, write_report
 from training.encoding import ImageEncoding, output_spec
 from training.models.architecture import Architecture, build
 from training.module import load_module
@@ -66,7 +65,7 @@ def graphs(architecture: Architecture, task: Task, settings: Prune, folder: Path
     school = School(Recipe(task.name, architecture, epochs=1), Source())
     thin = prune(whole, task, settings, school, folder, "pruned").artifact
     made = {}
-    for name, source in ((WHOLE, whole), (f"{settings.amount:.0%} of the channels out", thin)):
+    for name, source in ((WHOLE, whole), (f"pruned by {settings.amount:.0%}", thin)):
         parameters = count(load_module(source), torch.from_numpy(task.splits["gate"].inputs[:1])).parameters
         place = folder / source.manifest.variant
         exact = float_variant("exact", source, task, place, THREADS)
@@ -131,7 +130,7 @@ def main() -> None:
     parser.add_argument("--params", type=json.loads, default={}, metavar="JSON", help="its parameters")
     parser.add_argument("--size", type=int, default=224, help="pixels (default 224)")
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--amount", type=float, default=0.5, help="of the channels that are taken out (default 0.5)")
+    parser.add_argument("--amount", type=float, default=0.5, help="of the channels that can be taken out (default 0.5)")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=absolute_path, required=True, metavar="FOLDER")
     arguments = parser.parse_args()
@@ -147,7 +146,7 @@ def main() -> None:
     name = arguments.architecture.rpartition("/")[2]
     told = page(
         f"{name} at {arguments.size}x{arguments.size}", rows,
-        f"python -m optimization.benchmark.latency {shlex.join(sys.argv[1:])}",
+        command_line("optimization.benchmark.latency"),
     )  # fmt: skip
     figures = {"host": describe_host(THREADS).to_json(), "rows": [asdict(row) for row in rows]}
     write_report(arguments.out, f"latency-{name}-{arguments.size}", told, figures)

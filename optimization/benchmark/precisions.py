@@ -6,7 +6,7 @@ device cannot do is told with the reason. (Graphs in other runtimes: `optimizati
 """
 
 import argparse
-import shlex
+import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from optimization.measure.exclusive import exclusive
 from optimization.measure.latency import Latency, measure_latency
 from optimization.prune.counts import count
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.encoding import ImageEncoding
 from training.models.architecture import Architecture, build
 from training.options import absolute_path
@@ -32,7 +32,7 @@ PEAKS = {
     "NVIDIA A100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0, "fp16": 312.0},
 }
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Run = Callable[[Tensor], object]
+COMPARED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One network in one way; `latency` is None where it does not run, for the `reason` given.
+    """One network in one way; `latency` is None where it does not run, or of the sizes before the one at which it no
+    longer did, for the `reason` given.
 
-    `largest_difference` is that of its logits to those in fp32, as a share of the largest of those.
+    `largest_difference` is that of its logits to those in fp32, as a share of the largest of those; None without those.
     """
 
     architecture: str
@@ -104,21 +105,15 @@ def compare(
     exact: Tensor | None = None
     entries = []
     for way in ways:
-        entry = Entry(architecture.name, way, macs)
-        reason = why_not(way, device)
-        if reason is None:
-            try:
-                with _computing(way), exclusive(f"timing {architecture.name} in {way.name}"):
-                    found = _time(module, way, pixels.to(device), batches, rounds)
-            except (RuntimeError, ValueError) as error:  # out of memory, an operator that the precision lacks
-                reason = str(error).splitlines()[0]
-            else:
-                latency, logits = found
-                exact = logits if exact is None else exact
-                gap = float((logits - exact).abs().max() / exact.abs().max())
-                entry = replace(entry, latency=latency, largest_difference=gap)
-        entries.append(replace(entry, reason=reason))
-        print(f"{architecture.name}, {way.name}: {reason or _told(entries[-1])}", flush=True)
+        entry = Entry(architecture.name, way, macs, why_not(way, device))
+        if entry.reason is None:
+            with _computing(way), exclusive(f"timing {architecture.name} in {way.name}"):
+                latency, logits, reason = _time(module, way, pixels.to(device), batches, rounds)
+            exact = logits if way == WAYS[0] else exact
+            gap = None if logits is None or exact is None else float((logits - exact).abs().max() / exact.abs().max())
+            entry = replace(entry, reason=reason, latency=latency, largest_difference=gap)
+        entries.append(entry)
+        print(f"{architecture.name}, {way.name}: {_told(entry)}", flush=True)
     return entries
 
 
@@ -129,31 +124,39 @@ def why_not(way: Way, device: torch.device) -> str | None:
         return "CUDA graphs need a GPU"
     if way.precision == "tf32" and not (on_gpu and torch.cuda.get_device_capability(device) >= (8, 0)):
         return "TF32 needs a GPU of compute capability 8.0"
-    if way.precision == "fp16" and not on_gpu:
-        return "PyTorch computes fp16 on a CPU more slowly than fp32"
     return None
 
 
-def _time(module: nn.Module, way: Way, pixels: Tensor, batches: Sequence[int], rounds: int) -> tuple[Latency, Tensor]:
-    device = pixels.device
-    run = _prepared(module.to(device), way)
+def _time(
+    module: nn.Module, way: Way, pixels: Tensor, batches: Sequence[int], rounds: int
+) -> tuple[Latency | None, Tensor | None, str | None]:
+    """Latency of the batch sizes up to one that fails, some logits, and why that one failed."""
+    device, found, logits = pixels.device, [], None
+    try:
+        run = _prepared(module.to(device), way)
 
-    def timed(batch: Any) -> Any:
-        answer = run(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return answer
+        def timed(batch: Any) -> Any:
+            answer = run(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return answer
 
-    found = measure_latency({"it": timed}, lambda size: pixels[:size], batches, rounds)["it"]  # type: ignore[arg-type, return-value]
-    return found, timed(pixels[: min(batches)]).float().cpu()
+        for size in sorted(batches):
+            found.append(measure_latency({"": timed}, lambda rows: pixels[:rows], (size,), rounds)[""].at(size))  # type: ignore[arg-type, return-value]
+            if logits is None or size <= COMPARED_ROWS:
+                logits = timed(pixels[:size]).float().cpu()
+    except (RuntimeError, ValueError) as error:  # out of memory, an operator that the precision lacks
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        return Latency(tuple(found)) if found else None, logits, f"from batch {sorted(batches)[len(found)]} on: {said}"
+    return Latency(tuple(found)), logits, None
 
 
 def _prepared(module: nn.Module, way: Way) -> Callable[[Tensor], Tensor]:
-    """The module in this way: weights stay in fp32, and autocast computes in the precision, as in training."""
-    layout = torch.channels_last if way.channels_last else torch.contiguous_format
-    module = module.to(memory_format=layout)  # type: ignore[call-overload]
-    called: Any = torch.compile(module, dynamic=False) if way.compiled else module
+    """A copy of the module with weights in the precision; autocast brings the pixels there, which come as uint8."""
     dtype = DTYPES[way.precision]
+    layout = torch.channels_last if way.channels_last else torch.contiguous_format
+    module = copy.deepcopy(module).to(dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    called: Any = torch.compile(module, dynamic=False) if way.compiled else module
 
     def run(batch: Tensor) -> Tensor:
         with torch.inference_mode(), torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
@@ -208,7 +211,7 @@ def page(entries: Sequence[Entry], batches: Sequence[int], peaks: dict[str, floa
     lines = [
         "# Networks by precision",
         "",
-        f"{describe(machine())}. PyTorch with inputs on the device; p50 and, behind it, images a second"
+        f"{describe(machine())}. PyTorch, weights and inputs on the device in the precision named (pixels come as uint8); p50 and, behind it, images a second"
         + (" and the share of the device's peak in that precision by its data sheet." if peaks else "."),
         "",
         "| network | way | logits differ by |" + "".join(f" batch {size} |" for size in batches),
@@ -217,13 +220,13 @@ def page(entries: Sequence[Entry], batches: Sequence[int], peaks: dict[str, floa
     for entry in entries:
         if entry.latency is None:
             continue
-        cells = []
+        times, cells = {batch.batch_size: batch.p50_ms for batch in entry.latency.batches}, []
         for size in batches:
-            p50_ms, share = entry.latency.at(size).p50_ms, entry.share_of_peak(size, peaks)
+            share = entry.share_of_peak(size, peaks) if size in times else None
             of_peak = "" if share is None else f", {share:.1%}"
-            cells.append(f"{p50_ms:.3f} ms, {1000 * size / p50_ms:,.0f}{of_peak}")
-        named = f"{entry.architecture} | {entry.way.name} | {entry.largest_difference:.2g}"
-        lines.append(f"| {named} | {' | '.join(cells)} |")
+            cells.append(f"{times[size]:.3f} ms, {1000 * size / times[size]:,.0f}{of_peak}" if size in times else "")
+        gap = "" if entry.largest_difference is None else f"{entry.largest_difference:.2g}"
+        lines.append(f"| {entry.architecture} | {entry.way.name} | {gap} | {' | '.join(cells)} |")
     absent: dict[str, list[str]] = {}
     for entry in entries:
         if entry.reason is not None:
@@ -233,13 +236,16 @@ def page(entries: Sequence[Entry], batches: Sequence[int], peaks: dict[str, floa
 
 
 def _told(entry: Entry) -> str:
-    assert entry.latency is not None
-    return ", ".join(f"{batch.p50_ms:.3f} ms at {batch.batch_size}" for batch in entry.latency.batches)
+    batches = entry.latency.batches if entry.latency else ()
+    measured = [f"{batch.p50_ms:.3f} ms at {batch.batch_size}" for batch in batches]
+    return ", ".join([*measured, *([f"not run: {entry.reason}"] if entry.reason else [])])
 
 
 def peaks_of(device: torch.device) -> dict[str, float]:
     """10^12 operations a second by precision; empty for a device whose data sheet is not known here."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    if "PCIe" in name or "NVL" in name:  # slower cards of the same name
+        return {}
     return next((peaks for start, peaks in PEAKS.items() if name.startswith(start)), {})
 
 
@@ -265,7 +271,7 @@ def main() -> None:
             entries += compare(Architecture(name), ways, arguments.size, device, arguments.batches, arguments.rounds)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"optimization.benchmark.precisions: {error}")
-    command = f"python -m optimization.benchmark.precisions {shlex.join(sys.argv[1:])}"
+    command = command_line("optimization.benchmark.precisions")
     told = page(entries, arguments.batches, peaks_of(device), command)
     write_report(arguments.out, "precisions", told, {"entries": [entry.to_json() for entry in entries]})
     print(told)

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from optimization.distill.distillation import Distillation
 from optimization.distill.hinted import student_weights
 from optimization.distill.parameters import Distill
 from optimization.distill.teacher import TeacherPlace
 from training.artifact import Artifact
-from training.launch.job import Compute, Trained, TrainJob, identity_of
+from training.launch.job import Compute, Trained, TrainJob, content_of, identity_of
 from training.launch.run import run_training
 from training.launch.run_folder import RunFolder
 from training.models.architecture import build
@@ -48,13 +49,12 @@ def distill(
                 "of the two"
             )
         distillation.wrap(build(recipe.architecture, task.encoding))  # refused here, before workers are started
-    taught = parameters.to_json() | {"student": None, "settings": []}  # which the recipe says
     job = TrainJob(
         recipe,
         source,
         tracking_uri,
         run_id,
-        identity_of(recipe, task.data_hash, artifact.digest, json.dumps(taught)),
+        identity_of(recipe, task.data_hash, artifact.digest, json.dumps(lesson_of(parameters))),
         init_from=Path(parameters.init_from).resolve() if parameters.init_from else None,
         make_loss=distillation,
         wrap=distillation.wrap if parameters.hints else None,
@@ -65,6 +65,12 @@ def distill(
     )
     RunFolder(compute.folder(job)).clear()
     return made
+
+
+def lesson_of(parameters: Distill) -> dict[str, Any]:
+    """What makes a distillation what it is beside its recipe, teacher and data: by what it begins with, not where."""
+    begun = content_of(Path(parameters.init_from)) if parameters.init_from else ""
+    return parameters.to_json() | {"student": None, "settings": [], "init_from": begun}  # the recipe says the first two
 
 
 def require_same_reading(teacher: Artifact, recipe: Recipe, task: Task) -> None:

@@ -13,9 +13,9 @@ def main() -> None:
         prog="optimization.prune", description="Prune a registered model, fine-tune it, register what came of it."
     )
     parser.add_argument("reference", help="the Version: MODEL@ALIAS or MODEL@NUMBER, as training registered it")
-    parser.add_argument("--amount", type=float, help="the share of channels (--sparse: of weights) to take out")
+    parser.add_argument("--amount", type=float, help="the share of channels, blocks or (--sparse) weights to take out")
     parser.add_argument("--speedup", type=float, help="take out as many as make it so many times as fast, measured")
-    parser.add_argument("--sparse", action="store_true", help="set single weights to zero in place of whole channels")
+    parser.add_argument("--sparse", action="store_true", help="set single weights to zero; nothing is taken out")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. fine_tune.epochs=3")
     parser.add_argument("--recipe", help="to learn again by (default: the model's own)")
     parser.add_argument("--recipe-set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe")

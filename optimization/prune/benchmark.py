@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a file of weights, or an Artifact")
     parser.add_argument("--recipe", default="cifar10", help="to fine-tune by; its task is what is read")
     parser.add_argument("--recipe-set", action="append", default=[], metavar="FIELD=VALUE", help="override the recipe")
-    parser.add_argument("--amount", type=float, action="append", required=True, help="a share of channels; repeatable")
+    parser.add_argument("--amount", type=float, action="append", required=True, help="a share to take out; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of optimization.prune's")
     parser.add_argument("--rows", type=int, default=1000, help="of the gate split, at most (default 1000)")
     parser.add_argument("--out", type=Path, metavar="FILE.json")

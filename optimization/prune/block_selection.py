@@ -6,10 +6,12 @@ often lost to how a convolution is tiled; a block less saves its whole time.
 Shape suffixes: B rows, C classes.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,7 +34,10 @@ class BlockSelector:
     def __init__(self, whole: nn.Module, task: Task, settings: Prune) -> None:
         self._settings, self._task = settings, task
         self._row = torch.from_numpy(task.splits["train"].inputs[:1].copy())
-        self._rows = torch.from_numpy(task.splits["val"].inputs[: settings.block_rows].copy())
+        val = task.splits["val"].inputs
+        # Some sets lie in the order of their classes.
+        drawn = np.sort(np.random.default_rng(settings.seed).permutation(len(val))[: settings.block_rows])
+        self._rows = torch.from_numpy(val[drawn])
         found, self.left = find_blocks(whole, self._rows[:2])
         self.widths = dict.fromkeys(found, 1)
         if not found:
@@ -64,7 +69,7 @@ class BlockSelector:
     def _faster(self, module: nn.Module, architecture: Architecture, out: list[str], target: float) -> Iterator[Trial]:
         """Lengthens `out` until the lower end of the measured speed-up is `target`."""
         assert self._stopwatch is not None
-        reached = 1.0
+        reached = self._stopwatch.speedup(module).lower if out else 1.0
         while reached < target:
             if len(out) == len(self.widths):
                 raise PruneError(
@@ -81,12 +86,18 @@ class BlockSelector:
 
     def _worst(self, module: nn.Module, out: list[str]) -> str:
         """The block that is missed least beside those that are out already."""
-        harms = {}
-        for name in self.widths:
-            if name not in out:
-                with without(module, [*out, name]):
-                    harms[name] = divergence(self._answers_BC, _answers(module, self._rows))
-        return min(harms, key=harms.__getitem__)
+        harms = {name: self._harm(module, [*out, name]) for name in self.widths if name not in out}
+        worst = min(harms, key=harms.__getitem__)
+        if not math.isfinite(harms[worst]):
+            raise PruneError(
+                f"without {', '.join(out)} no other block can be left out: the answers are not finite then"
+            )
+        return worst
+
+    def _harm(self, module: nn.Module, out: list[str]) -> float:
+        with without(module, out):
+            harm = divergence(self._answers_BC, _answers(module, self._rows))
+        return harm if math.isfinite(harm) else math.inf
 
 
 def find_blocks(module: nn.Module, rows: Tensor) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Selection: what the next round takes out of a model, by an amount of channels or by a speed-up to reach."""
+"""Selection: what the next round takes out of a model, by an amount or by a speed-up to reach."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optimization.distill.parameters import Distill
-from optimization.distill.student import distill
+from optimization.distill.student import distill, lesson_of
 from optimization.distill.teacher import TeacherPlace
 from optimization.prune.fine_tune import School
 from optimization.prune.settings import Prune
@@ -151,7 +151,7 @@ class _Maker:
         made_of = {
             "teacher": teacher.digest,
             "training": identity_of(recipe, shop.data_hash),
-            "distill": given.to_json() | {"student": None, "settings": []},  # which the recipe says
+            "distill": lesson_of(given),
             "variant": self._variant(),
         }
         return self._stage(

@@ -18,7 +18,7 @@ from optimization.quantize.choice import to_json as quantization_to_json
 class Pipeline:
     """The passes in the order in which they run; each may be left out.
 
-    `distill` None: the teacher itself goes on. `prune` takes channels out of what `distill` left.
+    `distill` None: the teacher itself goes on. `prune` takes channels or blocks out of what `distill` left.
     """
 
     distill: Distill | None = None

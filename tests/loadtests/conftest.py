@@ -31,6 +31,7 @@ class StubEndpoint:
         self.modes: dict[str, float] = {}
         self.release = "digits.endpoint/1"
         self.variant: str | None = None
+        self.reason: str | None = None
         self.output_shape: list[int] | None = None
         self.input_shape = [-1, 1, 8, 8]
         self.heads: list[dict[str, Any]] = []
@@ -68,7 +69,7 @@ class StubEndpoint:
         pinned = mode if self.modes and mode in ("teacher", "student") else None
         variant = self.variant or pinned or ("teacher" if number % 4 == 0 else "student")
         headers = {"x-tandem-variant": variant, "x-tandem-release": self.release}
-        headers["x-tandem-reason"] = "deferred" if variant == "teacher" else "confident"
+        headers["x-tandem-reason"] = self.reason or ("deferred" if variant == "teacher" else "confident")
         return self._answer(logits, head["outputs"][0], headers)
 
     def _answer(self, logits: list[float], wanted: dict[str, Any], headers: dict[str, str]) -> web.Response:

@@ -1,14 +1,10 @@
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtests.cascade import MET, MISSED, UNUSABLE, Size, Turn, _variants, main, markdown
-from loadtests.open_loop import Outcome
-from loadtests.payloads import InferRequest
-from loadtests.summary import Judged
+from loadtests.cascade import MET, MISSED, UNUSABLE, Size, Turn, _routes, main, markdown
 from loadtests.transports import Reply
 
 
@@ -35,6 +31,12 @@ def test_a_row_s_time_is_told_beside_that_of_its_teacher(endpoint: Any, tmp_path
     assert _run(endpoint, tmp_path, "--limit", "0.01") == MISSED
 
 
+@pytest.mark.parametrize("option", ["--batches", "--rows", "--rounds"])
+def test_none_is_no_number_of_rows_or_rounds(endpoint: Any, tmp_path: Path, option: str) -> None:
+    with pytest.raises(SystemExit):
+        _run(endpoint, tmp_path, option, "0")
+
+
 def test_every_round_begins_with_another_mode(endpoint: Any, tmp_path: Path) -> None:
     endpoint.modes = {"teacher": 0.0, "student": 0.0}
     _run(endpoint, tmp_path, "--rows", "1", "--batches", "1")
@@ -52,8 +54,17 @@ def test_a_teacher_that_others_answer_for_is_no_comparison(
 ) -> None:
     endpoint.variant = "student"
     assert _run(endpoint, tmp_path) == UNUSABLE
-    assert "the teacher was asked for, and {'student': 20} answered: is it late or full?" in capsys.readouterr().err
+    assert "mode teacher was asked for, and a row was answered by student (confident)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_that_the_student_answers_for_a_late_teacher_is_nothing_saved(
+    endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.modes, endpoint.reason = {"teacher": 0.0, "student": 0.0}, "fallback:timeout"
+    assert _run(endpoint, tmp_path) == UNUSABLE
+    assert "was answered by student (fallback:timeout)" in capsys.readouterr().err
+    assert all(head["parameters"]["deadline_ms"] >= 10_000 for head in endpoint.heads)
 
 
 def test_refusals_are_no_answers(endpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,12 +73,15 @@ def test_refusals_are_no_answers(endpoint: Any, tmp_path: Path, capsys: pytest.C
     assert "failed: HTTP 503" in capsys.readouterr().err
 
 
-def test_rows_of_a_mixed_answer_are_counted_by_who_answered_them() -> None:
-    head = json.dumps({"parameters": {"variant": "student,teacher,student"}}).encode()
+def test_rows_of_a_mixed_answer_are_told_by_who_answered_them() -> None:
+    told = {"variant": "student,teacher,student", "reason": "confident,escalated,fallback:timeout"}
+    head = json.dumps({"parameters": told}).encode()
     reply = Reply(200, {"inference-header-content-length": str(len(head))}, head + b"raw")
-    request = InferRequest("/", b"", {}, (0, 1, 2))
-    judged = Judged(0.0, 1.0, variant="mixed", rows=3, correct=3)
-    assert _variants(Outcome(0.0, request, reply=reply), judged) == Counter(student=2, teacher=1)
+    assert _routes(reply, 3) == [
+        ("student", "confident"),
+        ("teacher", "escalated"),
+        ("student", "fallback:timeout"),
+    ]
 
 
 def test_shares_are_of_the_teacher_in_the_same_round() -> None:

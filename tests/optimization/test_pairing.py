@@ -1,6 +1,7 @@
 """Two registered graphs become a Release, against a real MLflow."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def student(registry: Registry, folder: Path) -> Version:
 
 def _releases(registry: Registry) -> set[str]:
     client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    if not client.search_registered_models(f"name='{ENDPOINT}'"):
+        return set()
     return {version.version for version in client.search_model_versions(f"name='{ENDPOINT}'")}
 
 
@@ -62,12 +65,26 @@ def test_a_pair_that_passes_is_the_candidate_with_what_to_expect(
 def test_a_pair_that_fails_its_gate_is_registered_without_an_alias(
     registry: Registry, teacher: Version, student: Version, folder: Path, tmp_path: Path
 ) -> None:
+    pair_versions(teacher, student, Source(), registry, tmp_path)
     held = registry.aliases(ENDPOINT)
     worse = duel.publish_model(registry, duel.write_model(folder / "worse", "worse", flaw=30.0))
     made, verdict = pair_versions(teacher, worse, Source(), registry, tmp_path, max_harm=0.9)
     assert not verdict.passed
     assert made.tags["tandem.gate"] == "failed"
     assert registry.aliases(ENDPOINT) == held
+    kept = json.loads(registry.read_artifact(made.run_id, "pairing.json"))
+    assert kept["verdict"]["passed"] is False
+    assert kept["calibration"]["threshold"] is not None
+
+
+def test_a_student_that_could_answer_nothing_is_no_student(
+    registry: Registry, teacher: Version, folder: Path, tmp_path: Path
+) -> None:
+    useless = duel.publish_model(registry, duel.write_model(folder / "useless", "useless", flaw=40.0))
+    before = _releases(registry)
+    with pytest.raises(ValueError, match=f"{useless.reference} is no student for {teacher.reference}: .*--max-harm"):
+        pair_versions(teacher, useless, Source(), registry, tmp_path, max_harm=0.0001)
+    assert _releases(registry) == before
 
 
 def test_the_command_names_the_candidate_and_what_it_was_judged_by(

@@ -82,6 +82,15 @@ def test_dropped_blocks_come_back_from_json_as_they_were() -> None:
     assert Manifest.from_json(raw) == Manifest(**about, files={})
 
 
+@pytest.mark.parametrize("dropped", ["layer1.1", 5, [5]])
+def test_dropped_blocks_that_are_none_are_refused(dropped: object) -> None:
+    about = {**ABOUT, "architecture": Architecture("resnet20", dropped=("layer1.1",))}
+    data = json.loads(Manifest(**about, files={}).to_json())
+    data["architecture"]["dropped"] = dropped
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read"):
+        Manifest.from_json(json.dumps(data).encode())
+
+
 @pytest.mark.parametrize("sizes", [{"1.0": [1]}, {"1.0": 5}, {"1.0": [0, 5]}, {"1.0": [None, 5]}, [[1, 5]]])
 def test_sizes_that_are_none_are_refused_by_name(sizes: object) -> None:
     data = json.loads(Manifest(**PRUNED, files={}).to_json())

@@ -102,6 +102,9 @@ def test_a_pruned_model_is_another_than_the_whole_one() -> None:
         **{f"architecture.sizes.{name}": size for name, size in sizes.items()},
     }
     assert override(pruned, ["architecture=resnet"]).architecture == Architecture("resnet")
+    shorter = dataclasses.replace(recipe, architecture=dataclasses.replace(recipe.architecture, dropped=("2",)))
+    assert flatten(shorter) == {**flatten(recipe), "architecture.dropped": ("2",)}
+    assert not [name for name in flatten(recipe) if "dropped" in name or "sizes" in name]
 
 
 def test_the_parameters_of_a_run_are_every_choice_by_its_dotted_name() -> None:

@@ -8,14 +8,13 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.evaluation.scores import clopper_pearson, predict_in_batches
 from training.loop.fit import fit
 from training.loop.training import EpochRecord, Training
@@ -83,7 +82,7 @@ def measure(recipe: Recipe, task: Task, arguments: argparse.Namespace, seed: int
     answers = predict_in_batches(predictor(module), split.inputs).argmax(axis=1)
     return Outcome(
         recipe=arguments.recipe,
-        command=" ".join(["python -m training.benchmark.accuracy", *sys.argv[1:]]),
+        command=command_line("training.benchmark.accuracy"),
         machine=describe(machine()),
         seed=seed,
         split=arguments.split,

@@ -6,14 +6,13 @@ meanwhile) is compared with the one beside it, whose was not.
 
 import argparse
 import dataclasses
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.benchmark.statistics import paired_ratio, spread
 from training.checkpoint.folder import Folder
 from training.checkpoint.keeper import Keeper
@@ -81,7 +80,7 @@ def measure(recipe: Recipe, source: Source, pairs: int) -> Measured:
 def report(measured: Measured, arguments: argparse.Namespace) -> str:
     ratio, plain = paired_ratio(measured.after_kept_s, measured.beside_s), spread(measured.beside_s)
     verdict = "met" if ratio.mean - 1 < MOST else "missed"
-    command = " ".join(["python -m training.benchmark.checkpoints", *sys.argv[1:]])
+    command = command_line("training.benchmark.checkpoints")
     return "\n".join(
         [
             "# What a checkpoint after every epoch costs",

@@ -8,14 +8,12 @@ steps: the share in which the training's thread ran no operation at all.
 import argparse
 import dataclasses
 import itertools
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.benchmark.pace import Pace
 from training.benchmark.statistics import spread
 from training.loop.batches import Batch, Batches
@@ -138,7 +136,7 @@ def report(arguments: argparse.Namespace, results: dict[str, list[Measured]]) ->
             "to the phase that it falls into. The two agree where idle = waiting + (1 - waiting) x the idle share of a "
             "run of the same model that hardly waits.",
             "",
-            f"Measured by `python -m training.benchmark.loading {shlex.join(sys.argv[1:])}`.",
+            f"Measured by `{command_line('training.benchmark.loading')}`.",
             "",
         ]
     )

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.benchmark.pace import Turns, block_count, block_rates
 from training.benchmark.statistics import Ratio, paired_ratio, spread
 from training.launch.job import GIVES_WAY, Compute, TrainJob
@@ -178,7 +178,7 @@ def report(results: dict[int, Measured], arguments: argparse.Namespace) -> str:
         "the ratio; the last column is all of it.",
         "",
     ]
-    command = " ".join(["python -m training.benchmark.overhead", *map(str, sys.argv[1:])])
+    command = command_line("training.benchmark.overhead")
     return "\n".join([*lines, f"Measured by `{command}`.", ""])
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from training.benchmark.machine import describe, machine, write_report
+from training.benchmark.machine import command_line, describe, machine, write_report
 from training.checkpoint.sample_log import surviving_rows
 from training.cluster import keep_to_loopback
 from training.task import Source, load_task
@@ -251,7 +251,7 @@ def report(outcomes: list[Outcome]) -> str:
             "With another number of workers sums are taken in another order, so bits differ; that each row is read "
             "once an epoch is what can be equal, and is.",
             "",
-            f"Measured by `{' '.join(['python -m training.benchmark.recovery', *sys.argv[1:]])}`.",
+            f"Measured by `{command_line('training.benchmark.recovery')}`.",
             "",
         ]
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.address import is_uri
+from training.artifact import MANIFEST_FILE, sha256_of
 from training.parallel.plan import Plan
 from training.recipe import Recipe, flatten
 from training.task import Source
@@ -69,6 +70,14 @@ def identity_of(recipe: Recipe, *parts: str) -> str:
     """A hash of the recipe and of all else that makes a training what it is: its data, its teacher."""
     described = json.dumps([{key: str(value) for key, value in flatten(recipe).items()}, *parts], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def content_of(init_from: Path) -> str:
+    """What a file of weights, or an Artifact, holds, wherever it lies: a manifest has the hashes of its files."""
+    file = init_from / MANIFEST_FILE if init_from.is_dir() else init_from
+    if not file.is_file():
+        raise ValueError(f"--init-from {init_from}: there is neither a file of weights nor an Artifact")
+    return sha256_of(file)
 
 
 @dataclass(frozen=True)

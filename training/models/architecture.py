@@ -41,8 +41,12 @@ class Architecture:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Architecture":
         """Inverse of `to_json`; raises TypeError or ValueError on anything else."""
-        sizes = {layer: tuple(size) for layer, size in data.get("sizes", {}).items()}
-        return Architecture(**{**data, "sizes": sizes, "dropped": tuple(data.get("dropped", ()))})
+        sizes, dropped = data.get("sizes", {}), data.get("dropped", ())
+        if not isinstance(sizes, Mapping):
+            raise ValueError(f"sizes are {sizes!r}: they are a size for each layer's name")
+        sizes = {layer: tuple(size) for layer, size in sizes.items()}
+        blocks = dropped if isinstance(dropped, str) else tuple(dropped)  # a text is refused as such
+        return Architecture(**{**data, "sizes": sizes, "dropped": blocks})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def test_passes_are_told_beside_the_whole_network(
     few = ("--size", "12", "--classes", "7", "--rounds", "6")
     _run(monkeypatch, "resnet20", "--params", '{"mean": [0.4]}', *few, "--amount", "0.5", "--out", str(tmp_path))
     rows = json.loads((tmp_path / "latency-resnet20-12.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["FP32", "INT8", "50% of the channels out", "50% of the channels out, INT8"]
+    assert [row["name"] for row in rows] == ["FP32", "INT8", "pruned by 50%", "pruned by 50%, INT8"]
     whole, int8, thin, both = rows
     assert whole["parameters"] == int8["parameters"] > thin["parameters"] == both["parameters"]
     assert whole["size_bytes"] > thin["size_bytes"] > both["size_bytes"]

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_what_is_not_run_is_told_once_a_reason() -> None:
 
 def test_a_cpu_has_neither_graphs_nor_tf32() -> None:
     refused = {way.name for way in WAYS if why_not(way, CPU)}
-    assert refused == {way.name for way in WAYS if way.graphed or way.precision in ("tf32", "fp16")}
+    assert refused == {way.name for way in WAYS if way.graphed or way.precision == "tf32"}
     assert peaks_of(CPU) == {}
 
 
@@ -49,11 +50,21 @@ def test_ways_that_run_are_measured_and_others_left_out(monkeypatch: pytest.Monk
     assert few.largest_difference is not None and 0 < few.largest_difference < 0.1
     assert exact.macs == few.macs > 1_000_000
 
-    def crowded(*_: object) -> None:
-        raise RuntimeError("out of memory\nand a trace")
+    whole = precisions.measure_latency
 
-    monkeypatch.setattr(precisions, "_time", crowded)
-    assert compare(Architecture("resnet20"), ways[:1], 16, CPU, [1], rounds=2)[0].reason == "out of memory"
+    def crowded(runners: Any, batch_of: Any, sizes: tuple[int, ...], rounds: int) -> Any:
+        if sizes == (4,):
+            raise RuntimeError("out of memory\nand a trace")
+        return whole(runners, batch_of, sizes, rounds)
+
+    monkeypatch.setattr(precisions, "measure_latency", crowded)
+    (some,) = compare(Architecture("resnet20"), [Way("bf16")], 16, CPU, [1, 4], rounds=2)
+    assert some.reason == "from batch 4 on: out of memory"
+    assert some.latency is not None and [one.batch_size for one in some.latency.batches] == [1]
+    assert some.largest_difference is None, "there is nothing in fp32 to compare with"
+    told = page([some], [1, 4], {}, "a command")
+    assert "| resnet20 | bf16 |  | " in told and " |  |\n" in told
+    assert "- Not run: resnet20 (bf16): from batch 4 on: out of memory" in told
 
 
 @pytest.mark.slow

@@ -125,6 +125,33 @@ def test_sizes_of_layers_in_a_block_go_with_it() -> None:
     assert torch.allclose(_rebuilt(selection, encoding)(rows(name)), module(rows(name)), atol=1e-5)
 
 
+def test_a_round_takes_nothing_where_the_one_before_was_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        def __init__(self, *_: object) -> None: ...
+
+        def speedup(self, other: nn.Module) -> Speedup:
+            return Speedup(1, 2.0, 1.9, 2.1, 15, 0.95)
+
+    monkeypatch.setattr(block_selection, "Stopwatch", Clock)
+    module, settings = network("resnet20"), Prune(speedup=1.5, unit="blocks", rounds=2, block_rows=4)
+    selector = BlockSelector(module, _task("resnet20"), settings)
+    first = selector.select(module, NETWORKS["resnet20"][0], 1)
+    second = selector.select(_rebuilt(first, NETWORKS["resnet20"][1]), first.architecture, 2)
+    assert len(first.architecture.dropped) == 1
+    assert (second.architecture, second.trials) == (first.architecture, ())
+
+
+def test_blocks_are_judged_by_rows_of_every_class() -> None:
+    """A set may lie in the order of its classes."""
+    name = "resnet20"
+    inputs = np.repeat(rows(name, 100).numpy(), 2, axis=0)
+    inputs[:100] = 0
+    splits = dict.fromkeys(("train", "val", "calibration", "gate", "report"), Split(inputs, np.zeros(200, np.int64)))
+    task = Task("toy", NETWORKS[name][1], splits)
+    selector = BlockSelector(network(name), task, Prune(amount=0.5, unit="blocks", block_rows=40))
+    assert 5 < sum(bool(row.any()) for row in selector._rows) < 35
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
