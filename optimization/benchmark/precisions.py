@@ -211,7 +211,8 @@ def page(entries: Sequence[Entry], batches: Sequence[int], peaks: dict[str, floa
     lines = [
         "# Networks by precision",
         "",
-        f"{describe(machine())}. PyTorch, weights and inputs on the device in the precision named (pixels come as uint8); p50 and, behind it, images a second"
+        f"{describe(machine())}. PyTorch, weights and inputs on the device in the precision named (pixels come as "
+        "uint8); p50 and, behind it, images a second"
         + (" and the share of the device's peak in that precision by its data sheet." if peaks else "."),
         "",
         "| network | way | logits differ by |" + "".join(f" batch {size} |" for size in batches),
