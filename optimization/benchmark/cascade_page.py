@@ -1,6 +1,6 @@
 """The cascade study as a page of Markdown."""
 
-from optimization.benchmark.cascade_study import TEMPERATURE_ROWS, Study
+from optimization.benchmark.cascade_study import PREDICTED, TEMPERATURE_ROWS, Study
 from optimization.benchmark.cascade_times import Timed
 from optimization.cascade.resplits import Resplits
 
@@ -90,9 +90,11 @@ def _choice(found: Study) -> str:
     lines = [
         "## The threshold, and what chose it",
         "",
-        f"The harm bound is the loosest, so the cheapest, whose pair is level with {roles.best} alone, on the "
-        f"{found.cut_rows[1]:,} gate rows: calibrations of the size to come are drawn from them, and the median one's "
-        "pair is tested on all of them, bound by bound, until one fails.",
+        f"The harm bound is the strictest whose pair is expected to take at most {PREDICTED * found.aim.limit:.0%} of "
+        f"{roles.best}'s time, so that what time there is goes into being level; where that one is not level with "
+        f"{roles.best} alone on the {found.cut_rows[1]:,} gate rows, or none is so fast, the loosest that is level. "
+        "Calibrations of the size to come are drawn from these rows, and the median one's pair is tested on all of "
+        "them.",
         "",
         f"| bound | deferred | accuracy | harm | expected ms a row | of {roles.best}'s time | points against it, at "
         "least | level |",

@@ -16,7 +16,7 @@ from optimization.cascade.cost import CostPoint, cost_curve
 from optimization.cascade.resplits import Resplits, resplit
 from optimization.cascade.rows import PairScore, Rows, pair_correct, score_pair
 from optimization.cascade.shift import Shift
-from optimization.cascade.target import Prospect, foresee, loosest_that
+from optimization.cascade.target import Prospect, foresee, loosest_that, strictest_within
 from optimization.gate import Check, gate_release, non_inferior
 from optimization.measure.host import Host
 from optimization.measure.paired import PairedDifference, paired_difference
@@ -25,6 +25,8 @@ CONFIDENCE = 0.95
 BOUNDS = tuple(round(0.0025 * step, 4) for step in range(1, 17))
 # A fitted temperature only spreads the confidences; the threshold's guarantee is what rows are short for.
 TEMPERATURE_ROWS = 100
+# A pair takes up to so much more than is reckoned from its parts.
+PREDICTED = 0.98
 
 Logits = NDArray[np.float32]
 
@@ -155,7 +157,7 @@ def choose(parts: Mapping[str, Parts], roles: Roles, aim: Aim, times: RowTimes) 
     levels = {
         one.max_harm: _level(gate, _rows(gate, roles, one.temperature), roles, one.threshold, aim) for one in prospects
     }
-    max_harm = loosest_that(prospects, lambda one: levels[one.max_harm].passed).max_harm
+    max_harm = _bound(prospects, levels, PREDICTED * aim.limit * times.best_ms).max_harm
     order = np.random.default_rng(0).permutation(total)
     fitted, drawn = (calibration.take(rows) for rows in np.split(order, [TEMPERATURE_ROWS]))
     found = calibrate(
@@ -180,6 +182,17 @@ def choose(parts: Mapping[str, Parts], roles: Roles, aim: Aim, times: RowTimes) 
     level = _level(gate, rows, roles, found.threshold, aim)
     score, checks = score_pair(rows, found.threshold), (level, *verdict.checks)
     return Chosen(prospects, tuple(levels.values()), max_harm, found, score, checks)
+
+
+def _bound(prospects: tuple[Prospect, ...], levels: Mapping[float, Check], limit_ms: float) -> Prospect:
+    """The strictest bound within the time, which leaves the most room to be level; else the loosest level one."""
+    try:
+        within = strictest_within(prospects, limit_ms)
+    except ValueError:
+        within = None
+    if within is None or not levels[within.max_harm].passed:
+        return loosest_that(prospects, lambda one: levels[one.max_harm].passed)
+    return within
 
 
 def report(part: Parts, roles: Roles, aim: Aim, chosen: Calibration, times: RowTimes) -> Reported:

@@ -10,6 +10,7 @@ import pytest
 from optimization.benchmark.cascade import _write
 from optimization.benchmark.cascade_page import cascade_page
 from optimization.benchmark.cascade_study import (
+    PREDICTED,
     Aim,
     Parts,
     Study,
@@ -122,8 +123,14 @@ def test_the_reported_pair_is_the_chosen_one_on_the_report_rows(study: Study, pa
     assert study.reported.against_best.difference == pytest.approx(study.reported.score.accuracy - best)
 
 
-def test_the_loosest_bound_that_keeps_level_is_taken(study: Study) -> None:
-    chosen = study.chosen
+def test_the_strictest_bound_within_the_time_is_taken(study: Study) -> None:
+    chosen, limit_ms = study.chosen, PREDICTED * AIM.limit * TIMES.best_ms
+    within = [one.max_harm for one in chosen.prospects if one.cost_ms <= limit_ms]
+    assert chosen.max_harm == min(within) > min(one.max_harm for one in chosen.prospects)
+
+
+def test_where_no_bound_is_so_fast_the_loosest_that_keeps_level_is_taken(parts: dict[str, Parts]) -> None:
+    chosen = choose(parts, ROLES, AIM, RowTimes(student_ms=0.8, teacher_ms=1.0, best_ms=1.0))
     levels = {one.max_harm: check.passed for one, check in zip(chosen.prospects, chosen.levels, strict=True)}
     assert all(passed for bound, passed in levels.items() if bound <= chosen.max_harm)
     looser = [bound for bound in levels if bound > chosen.max_harm]
