@@ -77,4 +77,4 @@ def test_the_command_writes_page_and_figures(tmp_path: Path, monkeypatch: pytest
     assert "CUDA graphs need a GPU" in told
     entries = json.loads((tmp_path / "precisions.json").read_text())["entries"]
     assert len(entries) == len([way for way in WAYS if not way.compiled])
-    assert entries[0]["latency"]["batches"][0]["batch_size"] == 2
+    assert entries[0]["latency"][0]["batch_size"] == 2
