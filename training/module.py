@@ -1,14 +1,16 @@
-"""An Artifact's trained nn.Module, rebuilt from its architecture and safetensors; no pickle is read."""
+"""An Artifact's nn.Module, rebuilt from its architecture and safetensors, and back; no pickle is read."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.artifact import Artifact, ArtifactError
-from training.encoding import Array
-from training.models.architecture import build
+from training.artifact import MODEL_FILE, Artifact, ArtifactError, write_artifact
+from training.encoding import Array, output_spec
+from training.models.architecture import Architecture, build
+from training.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,26 @@ def load_module(artifact: Artifact) -> "nn.Module":
     except (RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"the weights of {manifest.name} ({manifest.variant}) do not fit it: {error}") from error
     return module.eval()
+
+
+def write_module(folder: Path, variant: str, module: "nn.Module", architecture: Architecture, task: Task) -> Artifact:
+    """`module`, which `architecture` builds, as an Artifact (format "torch") of `task` that has no parent."""
+    from safetensors.torch import save
+
+    return write_artifact(
+        folder,
+        {MODEL_FILE["torch"]: save(module.state_dict()), **task.files},
+        name=task.name,
+        variant=variant,
+        task=task.name,
+        format="torch",
+        precision="fp32",
+        encoding=task.encoding,
+        input=task.encoding.input_spec,
+        output=output_spec(task.encoding),
+        architecture=architecture,
+        parent=None,
+    )
 
 
 def predictor(module: "nn.Module") -> Callable[[Array], NDArray[np.float32]]:

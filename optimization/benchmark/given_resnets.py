@@ -6,9 +6,9 @@ They are those of github.com/akamaster/pytorch_resnet_cifar10; whoever has the f
 
 from pathlib import Path
 
-from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
-from training.encoding import output_spec
+from training.artifact import Artifact, load_artifact
 from training.models.architecture import Architecture, build
+from training.module import write_module
 from training.task import Task
 
 FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
@@ -28,24 +28,9 @@ def given_models(task: Task, weights: Path, folder: Path) -> dict[str, Artifact]
 def _given(task: Task, name: str, weights: Path, folder: Path) -> Artifact:
     if folder.is_dir():
         return load_artifact(folder)
-    from safetensors.torch import save
-
     from training.models.weights import load_all_weights
 
     architecture = Architecture(name, PIXELS)
     module = build(architecture, task.encoding)
     load_all_weights(module, weights)
-    return write_artifact(
-        folder,
-        {MODEL_FILE["torch"]: save(module.state_dict())},
-        name=task.name,
-        variant=name,
-        task=task.name,
-        format="torch",
-        precision="fp32",
-        encoding=task.encoding,
-        input=task.encoding.input_spec,
-        output=output_spec(task.encoding),
-        architecture=architecture,
-        parent=None,
-    )
+    return write_module(folder, name, module, architecture, task)

@@ -25,11 +25,11 @@ from optimization.prune.structured import prune
 from optimization.runners.open import open_runner
 from optimization.table import size_text
 from optimization.variants import float_variant, int8_variant
-from training.artifact import MODEL_FILE, Artifact, write_artifact
+from training.artifact import Artifact
 from training.benchmark.machine import command_line, write_report
-from training.encoding import ImageEncoding, output_spec
+from training.encoding import ImageEncoding
 from training.models.architecture import Architecture, build
-from training.module import load_module
+from training.module import load_module, write_module
 from training.options import absolute_path
 from training.recipe import Recipe
 from training.task import SPLIT_NAMES, Source, Split, Task
@@ -113,15 +113,8 @@ def page(title: str, rows: list[Row], command: str) -> str:
 
 
 def _untrained(architecture: Architecture, task: Task, folder: Path) -> Artifact:
-    from safetensors.torch import save
-
     torch.manual_seed(0)
-    module = build(architecture, task.encoding)
-    return write_artifact(
-        folder, {MODEL_FILE["torch"]: save(module.state_dict())}, name=task.name, variant="whole", task=task.name,
-        format="torch", precision="fp32", encoding=task.encoding, input=task.encoding.input_spec,
-        output=output_spec(task.encoding), architecture=architecture, parent=None,
-    )  # fmt: skip
+    return write_module(folder, "whole", build(architecture, task.encoding), architecture, task)
 
 
 def main() -> None:

@@ -26,11 +26,11 @@ from optimization.prune.fine_tune import School
 from optimization.prune.settings import Prune
 from optimization.prune.structured import prune
 from optimization.runners.onnx_runtime import onnx_session
-from training.artifact import MODEL_FILE, Artifact, load_artifact, write_artifact
+from training.artifact import Artifact, load_artifact
 from training.encoding import Array, output_spec
 from training.models.architecture import Architecture, build
 from training.models.weights import load_weights
-from training.module import load_module
+from training.module import load_module, write_module
 from training.options import add_training_arguments, read_compute, read_source
 from training.recipe import override
 from training.recipes import load_recipe
@@ -62,15 +62,9 @@ class Benchmark:
 
 def whole_artifact(folder: Path, architecture: Architecture, weights: Path, task: Task) -> Artifact:
     """The model to prune, with weights from a file; raises ValueError where they do not fit."""
-    from safetensors.torch import save
-
     module = build(architecture, task.encoding)
     print(load_weights(module, weights), flush=True)
-    return write_artifact(
-        folder, {MODEL_FILE["torch"]: save(module.state_dict()), **task.files}, name=task.name, variant="whole",
-        task=task.name, format="torch", precision="fp32", encoding=task.encoding, input=task.encoding.input_spec,
-        output=output_spec(task.encoding), architecture=architecture, parent=None,
-    )  # fmt: skip
+    return write_module(folder, "whole", module, architecture, task)
 
 
 def benchmark(

@@ -88,6 +88,23 @@ def test_a_model_without_a_block_learns_again_and_reloads_from_data_alone(
     assert [job.recipe.architecture for job in jobs] == [again.manifest.architecture]
 
 
+def test_a_model_may_lose_channels_and_then_blocks(digits: Trained, school: School, tmp_path: Path) -> None:
+    thin = prune(
+        digits.artifact, digits.task, Prune(0.5, fine_tune=FineTune(epochs=0)), school, tmp_path / "first", "thin"
+    ).artifact
+    short = prune(
+        thin, digits.task, Prune(0.9, unit="blocks", fine_tune=FineTune(epochs=0)), school, tmp_path / "second", "short"
+    ).artifact
+    before, after = thin.manifest.architecture, load_artifact(short.folder).manifest.architecture
+    assert before is not None and after is not None
+    assert after.dropped == ("2",)
+    assert after.sizes == {layer: size for layer, size in before.sizes.items() if not layer.startswith("2.")}
+    kept = load_module(short).state_dict()
+    whole = load_module(thin).state_dict()
+    assert {name for name in whole if not name.startswith("2.")} == set(kept)
+    assert all(torch.equal(kept[name], whole[name]) for name in kept)
+
+
 def test_without_epochs_the_weights_are_the_teachers(digits: Trained, school: School, tmp_path: Path) -> None:
     settings = Prune(amount=0.4, criterion="l2", allocation="uniform", fine_tune=FineTune(epochs=0))
     made = prune(digits.artifact, digits.task, settings, school, tmp_path, "cut")
