@@ -1,12 +1,13 @@
 """`python -m loadtests.cascade`: what a row costs through HTTP, of the cascade, of its teacher and of its student.
 
-One client that waits for each answer sends the same requests to all three in turn, round by round, for each number of
-rows a request. Exit code 0: the cascade takes no more than --limit of the teacher's time at every size; 1: it takes
+Clients that wait for each answer send the same requests to all three in turn, round by round, for each number of clients
+and of rows a request. Exit code 0: the cascade takes no more than --limit of the teacher's time at every size; 1: it takes
 more; 2: nothing could be measured.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import shlex
 import sys
@@ -24,7 +25,7 @@ from loadtests.report import machine, versions
 from loadtests.samples import samples_for
 from loadtests.slo import try_one
 from loadtests.summary import UNKNOWN, judge
-from loadtests.transports import Reply, TransportError
+from loadtests.transports import Reply, Transport, TransportError
 
 MET, MISSED, UNUSABLE = 0, 1, 2
 MODES = ("cascade", "teacher", "student")
@@ -44,8 +45,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Size:
-    """All turns of requests of `batch` rows, round by round."""
+    """All turns of requests of `batch` rows by `clients` at a time, round by round."""
 
+    clients: int
     batch: int
     turns: tuple[Turn, ...]
 
@@ -67,33 +69,38 @@ class Size:
         return sum(turn.answered_by.get("teacher", 0) for turn in turns) / sum(turn.rows for turn in turns)
 
 
-def measure(url: str, model: ModelMetadata, requests: Mapping[str, Sequence[InferRequest]], rounds: int) -> list[Turn]:
+def measure(
+    url: str, model: ModelMetadata, requests: Mapping[str, Sequence[InferRequest]], rounds: int, clients: int
+) -> list[Turn]:
     """`requests` by mode, the same rows in each; a round before the first warms up.
 
     Raises ValueError where a request is not answered, or not in the way that was asked for.
     """
 
-    async def main() -> list[Turn]:
-        transport = open_transport(url, TIMEOUT_S)
-        turns = []
+    async def turn(transport: Transport, mode: str) -> Turn:
+        left, outcomes, began = iter(requests[mode]), list[Outcome](), perf_counter()
+
+        async def client() -> None:
+            for request in left:
+                outcomes.append(Outcome(0.0, request, sent_s=0.0, reply=await transport.send(request)))
+
         try:
-            for number in range(-1, rounds):
-                # Every round begins with another mode, so that none always follows the same one.
-                first = number % len(MODES)
-                for mode in (*MODES[first:], *MODES[:first]):
-                    outcomes, began = [], perf_counter()
-                    for request in requests[mode]:
-                        outcome = Outcome(0.0, request, sent_s=0.0)
-                        outcome.reply = await transport.send(request)
-                        outcomes.append(outcome)
-                    seconds = perf_counter() - began
-                    if number >= 0:
-                        turns.append(_turn(mode, seconds, outcomes, model.output.name))
+            await asyncio.gather(*(client() for _ in range(clients)))
         except TransportError as error:
             raise ValueError(f"a request in mode {mode} came to nothing: {error}") from error
+        return _turn(mode, perf_counter() - began, outcomes, model.output.name)
+
+    async def main() -> list[Turn]:
+        transport = open_transport(url, TIMEOUT_S)
+        try:
+            # Every round begins with another mode, so that none always follows the same one.
+            orders = [
+                [MODES[(number + step) % len(MODES)] for step in range(len(MODES))] for number in range(-1, rounds)
+            ]
+            turns = [[await turn(transport, mode) for mode in order] for order in orders]
         finally:
             await transport.close()
-        return turns
+        return [one for some in turns[1:] for one in some]
 
     return asyncio.run(main())
 
@@ -128,23 +135,23 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
     lines = [
         f"# The cascade of {model} through HTTP",
         "",
-        "| rows a request | cascade, ms a row | teacher | student | the cascade's share of the teacher's time "
+        "| clients | rows a request | cascade, ms a row | teacher | student | the cascade's share of the teacher's time "
         "| left to the teacher | accuracy of the cascade | of the teacher | of the student |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for size in sizes:
         times = [_spread(size.row_ms(mode), "{:.3f}") for mode in MODES]
         accuracies = [f"{size.accuracy(mode):.2%}" for mode in MODES]
         share = _spread(size.shares("cascade"), "{:.1%}")
         lines.append(
-            f"| {size.batch} | {' | '.join(times)} | {share} | {size.deferred():.1%} | {' | '.join(accuracies)} |"
+            f"| {size.clients} | {size.batch} | {' | '.join(times)} | {share} | {size.deferred():.1%} | {' | '.join(accuracies)} |"
         )
     rounds, rows = len(sizes[0].row_ms("cascade")), [next(iter(size.turns)).rows for size in sizes]
     lines += [
         "",
         *(f"- {sentence}: {'met' if holds else 'missed'}" for sentence, holds in verdicts(sizes, limit)),
         "",
-        f"One client that waits for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
+        f"Clients wait for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
         f"{', '.join(f'{count:,}' for count in rows)} rows by the size of a request, the same for all three. A teacher "
         "that is asked for by name answers every row; the student answers where the endpoint itself runs. Server and "
         "client share the machine.",
@@ -160,10 +167,9 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
 def verdicts(sizes: Sequence[Size], limit: float) -> list[tuple[str, bool]]:
     found = []
     for size in sizes:
-        share = median(size.shares("cascade"))
-        found.append(
-            (f"{size.batch} rows a request: {share:.1%} of the teacher's time, at most {limit:.0%}", share <= limit)
-        )
+        share, clients = median(size.shares("cascade")), "1 client" if size.clients == 1 else f"{size.clients} clients"
+        sentence = f"{clients}, {size.batch} rows a request: {share:.1%} of the teacher's time, at most {limit:.0%}"
+        found.append((sentence, share <= limit))
     return found
 
 
@@ -176,14 +182,14 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     model = model_metadata(url, arguments.model)
     samples = samples_for(model, arguments.inputs)
     sizes = []
-    for batch in arguments.batches:
+    for clients, batch in itertools.product(arguments.clients, arguments.batches):
         count = max(1, min(arguments.rows, len(samples)) // batch)
         # The deadline is out of play: a row that the student answers because the teacher is late would look cheap.
         options = {mode: RequestOptions(batch, mode, deadline_ms=1000 * TIMEOUT_S) for mode in MODES}
         requests = {mode: infer_requests(model, samples, options[mode], limit=count) for mode in MODES}
         for mode in MODES:
             try_one(url, requests[mode][0], timeout_s=TIMEOUT_S)
-        sizes.append(Size(batch, tuple(measure(url, model, requests, arguments.rounds))))
+        sizes.append(Size(clients, batch, tuple(measure(url, model, requests, arguments.rounds, clients))))
         print(verdicts(sizes[-1:], arguments.limit)[0][0], file=sys.stderr)
     facts = "; ".join(f"{name} {value}" for name, value in (machine() | versions()).items())
     name = f"cascade-http-{arguments.model}"
@@ -210,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the endpoint (%(default)s)")
     parser.add_argument("--model", default="digits", help="name of the model (%(default)s)")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays 'inputs' and 'labels' to send")
+    parser.add_argument("--clients", type=_positive, nargs="+", default=[1, 8], help="at a time (%(default)s)")
     parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 8, 32], help="rows a request (%(default)s)")
     parser.add_argument("--rows", type=_positive, default=800, help="in each round and mode (%(default)s)")
     parser.add_argument("--rounds", type=_positive, default=7, help="%(default)s")

@@ -9,7 +9,7 @@ from loadtests.transports import Reply
 
 
 def _run(endpoint: Any, out: Path, *more: str) -> int:
-    few = ["--batches", "1", "4", "--rows", "20", "--rounds", "3"]
+    few = ["--clients", "1", "--batches", "1", "4", "--rows", "20", "--rounds", "3"]
     return main(["--url", endpoint.url, "--out", str(out), *few, *more])
 
 
@@ -31,7 +31,7 @@ def test_a_row_s_time_is_told_beside_that_of_its_teacher(endpoint: Any, tmp_path
     assert _run(endpoint, tmp_path, "--limit", "0.01") == MISSED
 
 
-@pytest.mark.parametrize("option", ["--batches", "--rows", "--rounds"])
+@pytest.mark.parametrize("option", ["--clients", "--batches", "--rows", "--rounds"])
 def test_none_is_no_number_of_rows_or_rounds(endpoint: Any, tmp_path: Path, option: str) -> None:
     with pytest.raises(SystemExit):
         _run(endpoint, tmp_path, option, "0")
@@ -47,6 +47,15 @@ def test_every_round_begins_with_another_mode(endpoint: Any, tmp_path: Path) -> 
         ["teacher", "student", "cascade"],
         ["student", "cascade", "teacher"],
     ]
+
+
+def test_clients_share_the_requests(endpoint: Any, tmp_path: Path) -> None:
+    endpoint.modes = {"cascade": 0.02, "teacher": 0.02, "student": 0.02}
+    _run(endpoint, tmp_path, "--clients", "1", "5", "--batches", "1")
+    one, five = json.loads((tmp_path / "cascade-http-digits.json").read_text())["sizes"]
+    assert (one["clients"], five["clients"]) == (1, 5)
+    assert all(turn["rows"] == 20 for turn in five["turns"])
+    assert max(turn["row_ms"] for turn in five["turns"]) < 0.5 * min(turn["row_ms"] for turn in one["turns"])
 
 
 def test_a_teacher_that_others_answer_for_is_no_comparison(
@@ -91,9 +100,9 @@ def test_shares_are_of_the_teacher_in_the_same_round() -> None:
         for number in (0, 1)
         for mode in times
     ]
-    size = Size(8, tuple(turns))
+    size = Size(2, 8, tuple(turns))
     assert size.shares("cascade") == [0.5, 0.25]
     assert (size.deferred(), size.accuracy("student")) == (0.3, 0.9)
     page = markdown("toy", [size], 0.4, "a machine", "a command")
     assert "| 37.5% (25.0% to 50.0%) | 30.0% | 100.00% | 100.00% | 90.00% |" in page
-    assert "8 rows a request: 37.5% of the teacher's time, at most 40%: met" in page
+    assert "- 2 clients, 8 rows a request: 37.5% of the teacher's time, at most 40%: met" in page
