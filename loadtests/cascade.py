@@ -1,8 +1,8 @@
 """`python -m loadtests.cascade`: what a row costs through HTTP, of the cascade, of its teacher and of its student.
 
-Clients that wait for each answer send the same requests to all three in turn, round by round, for each number of clients
-and of rows a request. Exit code 0: the cascade takes no more than --limit of the teacher's time at every size; 1: it takes
-more; 2: nothing could be measured.
+Clients that wait for each answer send the same requests to all three in turn, round by round, for each number of
+clients and of rows a request. Exit code 0: the cascade takes no more than --limit of the teacher's time at every size;
+1: it takes more; 2: nothing could be measured.
 """
 
 import argparse
@@ -94,9 +94,7 @@ def measure(
         transport = open_transport(url, TIMEOUT_S)
         try:
             # Every round begins with another mode, so that none always follows the same one.
-            orders = [
-                [MODES[(number + step) % len(MODES)] for step in range(len(MODES))] for number in range(-1, rounds)
-            ]
+            orders = [(*MODES[number % 3 :], *MODES[: number % 3]) for number in range(-1, rounds)]
             turns = [[await turn(transport, mode) for mode in order] for order in orders]
         finally:
             await transport.close()
@@ -135,25 +133,24 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
     lines = [
         f"# The cascade of {model} through HTTP",
         "",
-        "| clients | rows a request | cascade, ms a row | teacher | student | the cascade's share of the teacher's time "
-        "| left to the teacher | accuracy of the cascade | of the teacher | of the student |",
+        "| clients | rows a request | cascade, ms a row | teacher | student | the cascade's share of the teacher's "
+        "time | left to the teacher | accuracy of the cascade | of the teacher | of the student |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for size in sizes:
         times = [_spread(size.row_ms(mode), "{:.3f}") for mode in MODES]
         accuracies = [f"{size.accuracy(mode):.2%}" for mode in MODES]
         share = _spread(size.shares("cascade"), "{:.1%}")
-        lines.append(
-            f"| {size.clients} | {size.batch} | {' | '.join(times)} | {share} | {size.deferred():.1%} | {' | '.join(accuracies)} |"
-        )
-    rounds, rows = len(sizes[0].row_ms("cascade")), [next(iter(size.turns)).rows for size in sizes]
+        cells = (str(size.clients), str(size.batch), *times, share, f"{size.deferred():.1%}", *accuracies)
+        lines.append(f"| {' | '.join(cells)} |")
+    rounds, rows = len(sizes[0].row_ms("cascade")), sorted({turn.rows for size in sizes for turn in size.turns})
     lines += [
         "",
         *(f"- {sentence}: {'met' if holds else 'missed'}" for sentence, holds in verdicts(sizes, limit)),
         "",
         f"Clients wait for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
-        f"{', '.join(f'{count:,}' for count in rows)} rows by the size of a request, the same for all three. A teacher "
-        "that is asked for by name answers every row; the student answers where the endpoint itself runs. Server and "
+        f"{' or '.join(f'{count:,}' for count in rows)} rows, the same for all three. A teacher "
+        "that is asked for by name answers every row; the student answers in the process that takes the request. Server and "
         "client share the machine.",
         "",
         f"{facts}.",
