@@ -149,9 +149,9 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
         *(f"- {sentence}: {'met' if holds else 'missed'}" for sentence, holds in verdicts(sizes, limit)),
         "",
         f"Clients wait for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
-        f"{' or '.join(f'{count:,}' for count in rows)} rows, the same for all three. A teacher "
-        "that is asked for by name answers every row; the student answers in the process that takes the request. Server and "
-        "client share the machine.",
+        f"{' or '.join(f'{count:,}' for count in rows)} rows, the same for all three. A teacher that is asked for by name "
+        "answers every row; the student answers in the process that takes the request. Server and client share the "
+        "machine.",
         "",
         f"{facts}.",
         "",
