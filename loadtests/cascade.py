@@ -149,9 +149,9 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
         *(f"- {sentence}: {'met' if holds else 'missed'}" for sentence, holds in verdicts(sizes, limit)),
         "",
         f"Clients wait for each answer; medians of {rounds} rounds in turn (lowest to highest), each of "
-        f"{' or '.join(f'{count:,}' for count in rows)} rows, the same for all three. A teacher that is asked for by name "
-        "answers every row; the student answers in the process that takes the request. Server and client share the "
-        "machine.",
+        f"{' or '.join(f'{count:,}' for count in rows)} rows, the same for all three. A teacher that is asked for by "
+        "name answers every row; the student answers in the process that takes the request. Server and client share "
+        "the machine.",
         "",
         f"{facts}.",
         "",
@@ -164,8 +164,10 @@ def markdown(model: str, sizes: Sequence[Size], limit: float, facts: str, comman
 def verdicts(sizes: Sequence[Size], limit: float) -> list[tuple[str, bool]]:
     found = []
     for size in sizes:
-        share, clients = median(size.shares("cascade")), "1 client" if size.clients == 1 else f"{size.clients} clients"
-        sentence = f"{clients}, {size.batch} rows a request: {share:.1%} of the teacher's time, at most {limit:.0%}"
+        share = median(size.shares("cascade"))
+        clients = "1 client" if size.clients == 1 else f"{size.clients} clients"
+        rows = "1 row" if size.batch == 1 else f"{size.batch} rows"
+        sentence = f"{clients}, {rows} a request: {share:.1%} of the teacher's time, at most {limit:.0%}"
         found.append((sentence, share <= limit))
     return found
 
