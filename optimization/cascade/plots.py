@@ -1,5 +1,6 @@
 """Plots of a cascade, as matplotlib Figures: what a row costs, whether the bound held, and what a shift does."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1d2530"
-MARKERS = "osD^vP"
+MARKERS = "osD^vPXd<>hp"
 
 
 class Costed(Protocol):
@@ -52,7 +53,7 @@ def draw_cost(curve: Sequence[Costed], singles: Sequence[Spot], pair: Spot, best
         linewidth=2,
         label="pair, by its threshold:\nstudent + deferral x teacher",
     )
-    for spot, marker in zip(singles, MARKERS, strict=False):
+    for spot, marker in zip(singles, itertools.cycle(MARKERS)):  # the markers never end
         axes.scatter(
             [spot.ms],
             [spot.accuracy],
