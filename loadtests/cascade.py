@@ -30,6 +30,8 @@ from loadtests.transports import Reply, Transport, TransportError
 MET, MISSED, UNUSABLE = 0, 1, 2
 MODES = ("cascade", "teacher", "student")
 TIMEOUT_S = 10.0
+# Of each client in a round, at least.
+MIN_REQUESTS = 10
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,10 @@ def _measure(arguments: argparse.Namespace, command: str) -> int:
     sizes = []
     for clients, batch in itertools.product(arguments.clients, arguments.batches):
         count = max(1, min(arguments.rows, len(samples)) // batch)
+        times = -(-MIN_REQUESTS * clients // count)  # round the bodies again, so that no client idles for long
         # The deadline is out of play: a row that the student answers because the teacher is late would look cheap.
         options = {mode: RequestOptions(batch, mode, deadline_ms=1000 * TIMEOUT_S) for mode in MODES}
-        requests = {mode: infer_requests(model, samples, options[mode], limit=count) for mode in MODES}
+        requests = {mode: times * infer_requests(model, samples, options[mode], limit=count) for mode in MODES}
         for mode in MODES:
             try_one(url, requests[mode][0], timeout_s=TIMEOUT_S)
         sizes.append(Size(clients, batch, tuple(measure(url, model, requests, arguments.rounds, clients))))

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from optimization.runners.open import open_runner
 from training.benchmark.machine import command_line, write_report
 from training.evaluation.page import png_bytes
 from training.options import absolute_path, add_source_arguments, read_source
-from training.task import Split, Task
+from training.task import Split, Task, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,12 +61,11 @@ def study(subject: Subject, roles: Roles, logits_folder: Path, command: str) -> 
     )
     reported = report(parts["report"], roles, aim, found, row_times(timed[0], roles))
     _say(f"{RESPLITS} resplits, three times")
-    plans = (
-        (len(rows["calibration"]), TEMPERATURE_ROWS, 0.01),
-        (len(rows["calibration"]), TEMPERATURE_ROWS, chosen.max_harm),
-        (FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND),
-    )
-    drawn = resplits(Parts.joined(parts.values()), roles, plans, RESPLITS)
+    calibrated = len(rows["calibration"]), TEMPERATURE_ROWS
+    few = (FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND)
+    plans = tuple(dict.fromkeys([(*calibrated, FEW_BOUND), (*calibrated, chosen.max_harm), few]))
+    everything = Parts.joined(parts.values())
+    drawn = resplits(everything, roles, plans, RESPLITS)
     _say("the shifted set")
     return Study(
         task=subject.task.name,
@@ -79,6 +79,7 @@ def study(subject: Subject, roles: Roles, logits_folder: Path, command: str) -> 
         reported=reported,
         timed=timed,
         resplits=drawn,
+        best_of_all=everything.accuracy(roles.best),
         shift=_shift(runners, roles, subject.task, rows["report"], found),
         host=describe_host(threads=1),
         cut_rows=tuple(len(split) for split in rows.values()),
@@ -126,9 +127,13 @@ def _run(arguments: argparse.Namespace) -> None:
     roles = Roles(arguments.student, arguments.teacher, arguments.best)
     source = read_source(arguments, arguments.data_dir)
     _say("reading models and rows, making the variants")
-    subject = read_subject(arguments.task, source, arguments.weights, arguments.model, roles, arguments.work)
+    subject = read_subject(
+        arguments.task, source, arguments.weights, arguments.model, roles, arguments.work,
+        read_settings(arguments.task, arguments.task_param),
+    )  # fmt: skip
     command = command_line("optimization.benchmark.cascade")
-    _write(study(subject, roles, arguments.work / "logits", command), arguments.out)
+    found = study(subject, roles, arguments.work / "logits", command)
+    _write(replace(found, note=arguments.note), arguments.out)
 
 
 def _say(stage: str) -> None:
@@ -144,9 +149,13 @@ def main() -> None:
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME=FOLDER|MODEL@ALIAS", help="an Artifact or a Version"
     )
+    parser.add_argument(
+        "--task-param", action="append", default=[], metavar="NAME=VALUE", help="of models that are given by folder"
+    )
     parser.add_argument("--student", required=True, help="what answers first: NAME-fp32, NAME-int8, a graph's NAME")
     parser.add_argument("--teacher", required=True, help="what answers the rest")
     parser.add_argument("--best", required=True, help="the best single variant, which the pair is held to")
+    parser.add_argument("--note", default="", help="for the reader, such as who has read the report rows before")
     parser.add_argument("--out", type=absolute_path, required=True, metavar="FOLDER", help="for the report")
     parser.add_argument("--work", type=absolute_path, default=".tandem/benchmark/cascade", help="models and logits")
     add_source_arguments(parser)

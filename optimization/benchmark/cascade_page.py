@@ -48,8 +48,8 @@ def _head(found: Study) -> str:
         [
             "# A pair beside the best single model",
             "",
-            f"{roles.student} answers what it is sure of, {roles.teacher} the rest. On {score.rows:,} rows of "
-            f"{found.task} that chose nothing the pair scores {_percent(score.accuracy)} "
+            f"{roles.student} answers what it is sure of, {roles.teacher} the rest. On {score.rows:,} report rows of "
+            f"{found.task} the pair scores {_percent(score.accuracy)} "
             f"({_interval(score.accuracy_interval)}), {roles.best} alone {_percent(best)}. It leaves "
             f"{score.deferral:.1%} ({_interval(score.deferral_interval, 1)}) to the teacher and harms "
             f"{_percent(score.harm)} ({_interval(score.harm_interval)}); intervals are exact, at 95 %.",
@@ -58,6 +58,7 @@ def _head(found: Study) -> str:
             "",
             f"{roles.student} alone takes {min(alone):.0%} to {max(alone):.0%} of {roles.best}'s time, by batch "
             "size: a pair in which it answers first cannot take less.",
+            *(["", found.note] if found.note else []),
         ]
     )
 
@@ -96,15 +97,16 @@ def _choice(found: Study) -> str:
         "Calibrations of the size to come are drawn from these rows, and the median one's pair is tested on all of "
         "them.",
         "",
-        f"| bound | deferred | accuracy | harm | expected ms a row | of {roles.best}'s time | points against it, at "
-        "least | level |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| bound | promise | deferred | accuracy | harm | expected ms a row | of {roles.best}'s time | points against "
+        "it, at least | level |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one, level in zip(chosen.prospects, chosen.levels, strict=True):
         mark = "**" if one.max_harm == chosen.max_harm else ""
         lines.append(
-            f"| {mark}{one.max_harm:.2%}{mark} | {one.deferral:.1%} | {_percent(one.accuracy)} | {_percent(one.harm)} "
-            f"| {one.cost_ms:.3f} | {one.cost_ms / times.best_ms:.0%} | {level.figure * 100:+.2f} | "
+            f"| {mark}{one.max_harm:.2%}{mark} | {one.kind.replace('_', ' ')} | {one.deferral:.1%} | "
+            f"{_percent(one.accuracy)} | {_percent(one.harm)} | {one.cost_ms:.3f} | "
+            f"{one.cost_ms / times.best_ms:.0%} | {level.figure * 100:+.2f} | "
             f"{'yes' if level.passed else 'no'} |"
         )
     calibration = chosen.calibration
@@ -157,8 +159,8 @@ def _resplits(found: Study) -> str:
     lines = [
         "## Does the bound hold?",
         "",
-        f"All {sum(found.cut_rows):,} rows, drawn anew {len(found.resplits[0].resplits)} times: so many "
-        "calibrate, the others are looked at.",
+        f"All {sum(found.cut_rows):,} rows, of which {found.roles.best} alone answers {_percent(found.best_of_all)} "
+        f"right, drawn anew {len(found.resplits[0].resplits)} times: so many calibrate, the others are looked at.",
         "",
         "| promise | calibration rows (of them for the temperature) | kind | held on the rows left over | held on "
         "the whole set | mean harm | mean deferral | mean accuracy |",

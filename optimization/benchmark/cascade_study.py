@@ -49,6 +49,9 @@ class Parts:
     def take(self, rows: NDArray[np.int64]) -> "Parts":
         return Parts(self.labels[rows], {name: logits[rows] for name, logits in self.logits.items()})
 
+    def accuracy(self, name: str) -> float:
+        return float((self.logits[name].argmax(axis=1) == self.labels).mean())
+
     @staticmethod
     def joined(parts: Iterable["Parts"]) -> "Parts":
         """All rows together."""
@@ -86,7 +89,8 @@ class Reported:
 @dataclass(frozen=True)
 class Study:
     """All that one run found. `task` names the data, `rows_by` and `models_by` say where rows and models come from;
-    `cut_rows` are the numbers of calibration, gate and report rows.
+    `cut_rows` are the numbers of calibration, gate and report rows, `best_of_all` is the best single variant's accuracy
+    on all of them together.
     """
 
     task: str
@@ -100,10 +104,12 @@ class Study:
     reported: Reported
     timed: tuple[Timed, ...]
     resplits: tuple[Resplits, ...]
+    best_of_all: float
     shift: Shift
     host: Host
     cut_rows: tuple[int, ...]
     digests: Mapping[str, str]
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -114,6 +120,7 @@ class Study:
         chosen, reported = self.chosen, self.reported
         return {
             "task": self.task,
+            "note": self.note,
             "host": self.host.to_json(),
             "roles": asdict(self.roles),
             "aim": asdict(self.aim),
@@ -135,6 +142,7 @@ class Study:
                 "curve": [asdict(point) for point in reported.curve],
             },
             "timed": [one.to_json() for one in self.timed],
+            "best_of_all": self.best_of_all,
             "resplits": [one.to_json() for one in self.resplits],
             "shift": self.shift.to_json(),
         }
@@ -185,13 +193,17 @@ def choose(parts: Mapping[str, Parts], roles: Roles, aim: Aim, times: RowTimes) 
 
 
 def _bound(prospects: tuple[Prospect, ...], levels: Mapping[float, Check], limit_ms: float) -> Prospect:
-    """The strictest bound within the time, which leaves the most room to be level; else the loosest level one."""
+    """The strictest bound within the time, which leaves the most room to be level; else the loosest level one.
+
+    Of bounds that hold with confidence: one that rows are too few for is kept on average alone, and not the stricter.
+    """
+    sure = [one for one in prospects if one.kind == "high_probability"] or prospects
     try:
-        within = strictest_within(prospects, limit_ms)
+        within = strictest_within(sure, limit_ms)
     except ValueError:
         within = None
     if within is None or not levels[within.max_harm].passed:
-        return loosest_that(prospects, lambda one: levels[one.max_harm].passed)
+        return loosest_that(sure, lambda one: levels[one.max_harm].passed)
     return within
 
 
@@ -205,7 +217,7 @@ def report(part: Parts, roles: Roles, aim: Aim, chosen: Calibration, times: RowT
         curve=cost_curve(pair_curve(rows, CONFIDENCE), times.student_ms, times.teacher_ms),
         against_best=paired_difference(best_right, right),
         check=_level(part, rows, roles, chosen.threshold, aim),
-        accuracies={name: float((z.argmax(axis=1) == part.labels).mean()) for name, z in part.logits.items()},
+        accuracies={name: part.accuracy(name) for name in part.logits},
     )
 
 

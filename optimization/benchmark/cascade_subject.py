@@ -61,9 +61,16 @@ class _Models:
 
 
 def read_subject(
-    reference: str, source: Source, weights: Path | None, models: Sequence[str], roles: Roles, work: Path
+    reference: str,
+    source: Source,
+    weights: Path | None,
+    models: Sequence[str],
+    roles: Roles,
+    work: Path,
+    params: Mapping[str, Any] | None = None,
 ) -> Subject:
-    """`models` are NAME=FOLDER or NAME=MODEL@ALIAS; `weights` is the folder of the given ResNets.
+    """`models` are NAME=FOLDER or NAME=MODEL@ALIAS; `weights` is the folder of the given ResNets. `params` of the task
+    are those that the models of folders were made with, which say nothing of it themselves.
 
     Raises ValueError where models, Versions or rows are not there, or do not belong together.
     """
@@ -73,22 +80,24 @@ def read_subject(
             found.add(name, artifact, ORIGIN)
         found.agree("what --weights names", TASK_PARAMS, None)
     for text in models:
-        _read_model(text, found, work)
-    params = found.params or {}
-    task = load_task(reference, source, params)
+        _read_model(text, found, work, dict(params or {}))
+    if params:
+        found.agree("what --task-param says", dict(params), None)
+    agreed = found.params or {}
+    task = load_task(reference, source, agreed)
     if found.data_hash not in (None, task.data_hash):
         raise ValueError(f"{source.location or reference} holds other data than the Versions were made from")
     for name, artifact in found.artifacts.items():
-        if artifact.manifest.encoding != task.encoding:
+        if artifact.manifest.encoding != task.encoding or artifact.encoding_files() != task.files:
             raise ValueError(f"{name} reads {artifact.manifest.encoding}, the task makes {task.encoding}")
     variants = [variant for name, artifact in found.artifacts.items() for variant in variant_names(name, artifact)]
     for role in (roles.student, roles.teacher, roles.best):
         if role not in variants:
             raise ValueError(f"there is no variant {role!r}: there are {', '.join(variants)}")
-    apart = params.get("calibration_from") == "test"
+    apart = agreed.get("calibration_from") == "test"
     ranges = load_task(reference, source) if apart else task
     rows = cut_rows(task, task.splits["calibration"] if apart else threshold_split(task))
-    said = ", ".join(f"{name}={value}" for name, value in params.items())
+    said = ", ".join(f"{name}={value}" for name, value in agreed.items())
     rows_by = f"the task's splits{f' with {said}' if said else ''}"
     return Subject(
         task,
@@ -117,12 +126,13 @@ def cut_rows(task: Task, fresh: Split) -> dict[str, Split]:
     return {"calibration": calibration, "gate": task.splits["gate"], "report": task.splits["report"]}
 
 
-def _read_model(text: str, found: _Models, work: Path) -> None:
+def _read_model(text: str, found: _Models, work: Path, params: dict[str, Any]) -> None:
     name, equals, place = text.partition("=")
     if not (name and equals and place):
         raise ValueError(f"--model {text}: write NAME=FOLDER or NAME=MODEL@ALIAS")
     if "@" not in place:
         artifact = load_artifact(Path(place).resolve())
+        found.agree(f"the folder {name} (by --task-param)", params, None)
         found.add(name, artifact, f"an Artifact of digest {artifact.digest[:12]}")
         return
     registry = Registry()

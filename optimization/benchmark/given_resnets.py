@@ -7,6 +7,7 @@ They are those of github.com/akamaster/pytorch_resnet_cifar10; whoever has the f
 from pathlib import Path
 
 from training.artifact import Artifact, load_artifact
+from training.launch.job import content_of
 from training.models.architecture import Architecture, build
 from training.module import write_module
 from training.task import Task
@@ -22,6 +23,10 @@ def given_models(task: Task, weights: Path, folder: Path) -> dict[str, Artifact]
     """`resnet20` and `resnet56`, made once and kept in `folder`; ValueError where the weights are not there or do not
     fit.
     """
+    for file in FILES.values():
+        # The end of a name is the beginning of the file's sha256, as PyTorch's hub names files.
+        if not content_of(weights / file).startswith(file.partition("-")[2].partition(".")[0]):
+            raise ValueError(f"{weights / file} is not the file of that name: its sha256 is another")
     return {name: _given(task, name, weights / file, folder / name) for name, file in FILES.items()}
 
 

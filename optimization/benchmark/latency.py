@@ -37,6 +37,8 @@ from training.task import SPLIT_NAMES, Source, Split, Task
 THREADS = 1
 BATCH_SIZES = (1, 8)
 ROWS = 64
+CALLS = 5
+ROUND_TO = 16
 WHOLE = "FP32"
 
 
@@ -79,7 +81,7 @@ def measure(made: Mapping[str, tuple[Artifact, int]], task: Task, rounds: int) -
     runners = {name: open_runner(artifact, THREADS) for name, (artifact, _) in made.items()}
     inputs = task.splits["gate"].inputs
     with exclusive("timing the graphs"):
-        found = measure_latency(runners, lambda size: inputs[:size], BATCH_SIZES, rounds, calls=5)
+        found = measure_latency(runners, lambda size: inputs[:size], BATCH_SIZES, rounds, calls=CALLS)
     return [
         Row(
             name, parameters, artifact.size_bytes,
@@ -91,14 +93,16 @@ def measure(made: Mapping[str, tuple[Artifact, int]], task: Task, rounds: int) -
 
 
 def page(title: str, rows: list[Row], command: str) -> str:
+    rounds = rows[0].speedups[0].rounds
     host = describe_host(THREADS)
     libraries = ", ".join(f"{name} {version}" for name, version in host.libraries)
     lines = [
         f"# {title}: time and bytes",
         "",
         f"{host.cpu} ({', '.join(host.instructions)}), {THREADS} thread, {libraries}. The network is untrained and the "
-        "rows are noise, so nothing is said of accuracy. Speed-up over FP32 as the median of interleaved rounds, with "
-        "its 95 % interval.",
+        "rows are noise, so nothing is said of accuracy. Pruned: the same share of the channels of every group, to "
+        f"multiples of {ROUND_TO}. Speed-up over FP32 as the median of {rounds} interleaved rounds of {CALLS} calls, "
+        "with its 95 % interval.",
         "",
         "| | parameters | size |" + "".join(f" ms at batch {size} | speed-up |" for size in BATCH_SIZES),
         "|---|---|---|" + "---|---|" * len(BATCH_SIZES),
@@ -131,7 +135,7 @@ def main() -> None:
     try:
         task = random_task(arguments.size, arguments.classes)
         architecture = Architecture(arguments.architecture, arguments.params)
-        settings = Prune(arguments.amount, allocation="uniform", round_to=16, fine_tune=FineTune(epochs=0))
+        settings = Prune(arguments.amount, allocation="uniform", round_to=ROUND_TO, fine_tune=FineTune(epochs=0))
         with tempfile.TemporaryDirectory() as scratch:
             rows = measure(graphs(architecture, task, settings, Path(scratch)), task, arguments.rounds)
     except ValueError as error:

@@ -108,10 +108,9 @@ def compare(
         entry = Entry(architecture.name, way, macs, why_not(way, device))
         if entry.reason is None:
             with _computing(way), exclusive(f"timing {architecture.name} in {way.name}"):
-                latency, logits, reason = _time(module, way, pixels.to(device), batches, rounds)
+                latency, logits, reason = _time(module, way, pixels, device, batches, rounds)
             exact = logits if way == WAYS[0] else exact
-            gap = None if logits is None or exact is None else float((logits - exact).abs().max() / exact.abs().max())
-            entry = replace(entry, reason=reason, latency=latency, largest_difference=gap)
+            entry = replace(entry, reason=reason, latency=latency, largest_difference=_gap(exact, logits))
         entries.append(entry)
         print(f"{architecture.name}, {way.name}: {_told(entry)}", flush=True)
     return entries
@@ -127,13 +126,21 @@ def why_not(way: Way, device: torch.device) -> str | None:
     return None
 
 
+def _gap(exact: Tensor | None, logits: Tensor | None) -> float | None:
+    """Over the rows that both have: one of them may have failed at fewer."""
+    if exact is None or logits is None:
+        return None
+    rows = min(len(exact), len(logits))
+    return float((logits[:rows] - exact[:rows]).abs().max() / exact[:rows].abs().max())
+
+
 def _time(
-    module: nn.Module, way: Way, pixels: Tensor, batches: Sequence[int], rounds: int
+    module: nn.Module, way: Way, pixels: Tensor, device: torch.device, batches: Sequence[int], rounds: int
 ) -> tuple[Latency | None, Tensor | None, str | None]:
     """Latency of the batch sizes up to one that fails, some logits, and why that one failed."""
-    device, found, logits = pixels.device, [], None
+    found, logits, size = [], None, min(batches)
     try:
-        run = _prepared(module.to(device), way)
+        run, there = _prepared(module.to(device), way), pixels.to(device)
 
         def timed(batch: Any) -> Any:
             answer = run(batch)
@@ -142,12 +149,12 @@ def _time(
             return answer
 
         for size in sorted(batches):
-            found.append(measure_latency({"": timed}, lambda rows: pixels[:rows], (size,), rounds)[""].at(size))  # type: ignore[arg-type, return-value]
-            if logits is None or size <= COMPARED_ROWS:
-                logits = timed(pixels[:size]).float().cpu()
+            if size <= COMPARED_ROWS or logits is None:
+                logits = timed(there[:size]).float().cpu()
+            found.append(measure_latency({"": timed}, lambda rows: there[:rows], (size,), rounds)[""].at(size))  # type: ignore[arg-type, return-value]
     except (RuntimeError, ValueError) as error:  # out of memory, an operator that the precision lacks
         said = (str(error) or type(error).__name__).splitlines()[0]
-        return Latency(tuple(found)) if found else None, logits, f"from batch {sorted(batches)[len(found)]} on: {said}"
+        return Latency(tuple(found)) if found else None, logits, f"from batch {size} on: {said}"
     return Latency(tuple(found)), logits, None
 
 

@@ -9,12 +9,14 @@ Shape suffixes: N rows, C classes.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimization.cascade.cost import expected_cost_ms
 from optimization.cascade.resplits import Resplits, resplit
+from optimization.release import GuaranteeKind
 from training.encoding import Array
 
 
@@ -22,7 +24,7 @@ from training.encoding import Array
 class Prospect:
     """What one harm bound brings on average over drawn calibrations; `cost_ms` is the expected time of a row.
 
-    `temperature` and `threshold` are the median calibration's.
+    `temperature` and `threshold` are the median calibration's, `kind` is the promise that most of them could give.
     """
 
     max_harm: float
@@ -32,6 +34,7 @@ class Prospect:
     accuracy: float
     harm: float
     cost_ms: float
+    kind: GuaranteeKind = "high_probability"
 
 
 def foresee(
@@ -110,4 +113,5 @@ def _prospect(found: Resplits, student_ms: float, teacher_ms: float) -> Prospect
         accuracy=found.mean_accuracy,
         harm=found.mean_harm,
         cost_ms=expected_cost_ms(student_ms, teacher_ms, found.mean_deferral),
+        kind=max(get_args(GuaranteeKind), key=found.count),
     )

@@ -303,7 +303,7 @@ def test_a_training_is_known_by_what_the_weights_are_that_it_begins_with(tmp_pat
     known = [identity(tmp_path / name) for name in ("one", "same", "other", "artifact")]
     assert known[0] == known[1]
     assert len(set(known)) == 3
-    with pytest.raises(ValueError, match=r"--init-from .*/absent: there is neither a file of weights nor an Artifact"):
+    with pytest.raises(ValueError, match=r"init_from .*/absent: there is neither a file of weights nor an Artifact"):
         identity(tmp_path / "absent")
 
 

@@ -76,7 +76,7 @@ def content_of(init_from: Path) -> str:
     """What a file of weights, or an Artifact, holds, wherever it lies: a manifest has the hashes of its files."""
     file = init_from / MANIFEST_FILE if init_from.is_dir() else init_from
     if not file.is_file():
-        raise ValueError(f"--init-from {init_from}: there is neither a file of weights nor an Artifact")
+        raise ValueError(f"init_from {init_from}: there is neither a file of weights nor an Artifact")
     return sha256_of(file)
 
 

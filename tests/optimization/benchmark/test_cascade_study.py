@@ -14,6 +14,7 @@ from optimization.benchmark.cascade_study import (
     Aim,
     Parts,
     Study,
+    _bound,
     choose,
     report,
     resplits,
@@ -21,7 +22,10 @@ from optimization.benchmark.cascade_study import (
 from optimization.benchmark.cascade_times import Roles, RowTimes, time_rows
 from optimization.cascade.rows import Rows, score_pair
 from optimization.cascade.shift import Shift, Shifted
+from optimization.cascade.target import Prospect
+from optimization.gate import Check
 from optimization.measure.host import describe_host
+from optimization.release import GuaranteeKind
 from training.encoding import Array
 
 ROLES = Roles("student", "teacher", "teacher")
@@ -73,6 +77,7 @@ def study(everything: Parts, parts: dict[str, Parts]) -> Study:
         reported=report(parts["report"], ROLES, AIM, calibration, TIMES),
         timed=(timed,),
         resplits=resplits(everything, ROLES, ((1000, 100, 0.02), (150, 15, 0.02)), 20),
+        best_of_all=everything.accuracy("teacher"),
         shift=Shift(clean, (Shifted("fog", 5, worse), Shifted("fog", 1, clean)), chosen.max_harm),
         host=describe_host(1, ("numpy",)),
         cut_rows=(1000, 2500, 2500),
@@ -127,6 +132,23 @@ def test_the_strictest_bound_within_the_time_is_taken(study: Study) -> None:
     chosen, limit_ms = study.chosen, PREDICTED * AIM.limit * TIMES.best_ms
     within = [one.max_harm for one in chosen.prospects if one.cost_ms <= limit_ms]
     assert chosen.max_harm == min(within) > min(one.max_harm for one in chosen.prospects)
+
+
+def test_a_bound_that_holds_on_average_alone_is_not_the_strictest() -> None:
+    def of(bound: float, cost_ms: float, kind: GuaranteeKind) -> Prospect:
+        return Prospect(bound, 1.0, 0.9, 0.1, 0.9, bound, cost_ms, kind)
+
+    prospects = (of(0.001, 0.3, "mean"), of(0.002, 0.6, "high_probability"), of(0.003, 0.3, "high_probability"))
+    level = {one.max_harm: Check("level", True, 0.0, 0.0, "") for one in prospects}
+    assert _bound(prospects, level, 0.5).max_harm == 0.003
+    assert _bound(prospects[:1], level, 0.5).max_harm == 0.001, "there is none with confidence"
+    not_level = {**level, 0.003: Check("level", False, 0.0, 0.0, "")}
+    assert _bound(prospects, not_level, 0.5).max_harm == 0.002, "the loosest that is level"
+
+
+def test_the_note_is_for_the_reader(study: Study) -> None:
+    note = "The report rows were read before."
+    assert note in cascade_page(dataclasses.replace(study, note=note)).split("## ")[0]
 
 
 def test_where_no_bound_is_so_fast_the_loosest_that_keeps_level_is_taken(parts: dict[str, Parts]) -> None:

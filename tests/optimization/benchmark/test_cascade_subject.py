@@ -60,6 +60,23 @@ def test_graphs_by_folder_are_studied_on_the_task_s_own_rows(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_what_a_folder_was_made_with_is_said_beside_it(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: duel.write_model(tmp_path / name, f"said-{name}", flaw=flaw) for name, flaw in _FLAWS}
+    models = [f"{name}={artifact.folder}" for name, artifact in folders.items()]
+    found = read_subject(duel.TASK, Source(), None, models, ROLES, tmp_path / "work", {"rows": 500})
+    assert len(found.rows["gate"]) == 500
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    teacher = duel.publish_model(Registry(mlflow_uri), folders["teacher"], rows=500).reference
+    mixed = [f"teacher={teacher}", models[1]]
+    with pytest.raises(ValueError, match=r"the folder student .* was made with the default parameters"):
+        read_subject(duel.TASK, Source(), None, mixed, ROLES, tmp_path / "work")
+    both = read_subject(duel.TASK, Source(), None, mixed, ROLES, tmp_path / "work", {"rows": 500})
+    assert len(both.rows["gate"]) == 500
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "roles", "message"),
     [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optimization.benchmark import precisions
-from optimization.benchmark.precisions import WAYS, Entry, Way, compare, main, page, peaks_of, why_not
+from optimization.benchmark.precisions import WAYS, Entry, Way, _gap, compare, main, page, peaks_of, why_not
 from optimization.measure.latency import BatchLatency, Latency
 from training.models.architecture import Architecture
 
@@ -40,6 +40,13 @@ def test_a_cpu_has_neither_graphs_nor_tf32() -> None:
     assert peaks_of(CPU) == {}
 
 
+def test_logits_are_compared_over_the_rows_that_both_have() -> None:
+    exact = torch.tensor([[1.0, -2.0], [4.0, 0.0]])
+    assert _gap(exact, torch.tensor([[1.0, -1.0]])) == 0.5
+    assert _gap(exact[:1], torch.tensor([[1.0, -1.0], [9.0, 9.0]])) == 0.5
+    assert _gap(None, exact) is None and _gap(exact, None) is None
+
+
 @pytest.mark.slow
 def test_ways_that_run_are_measured_and_others_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = [Way("fp32"), Way("tf32"), Way("bf16", channels_last=True)]
@@ -58,6 +65,9 @@ def test_ways_that_run_are_measured_and_others_left_out(monkeypatch: pytest.Monk
         return whole(runners, batch_of, sizes, rounds)
 
     monkeypatch.setattr(precisions, "measure_latency", crowded)
+    exact, few = compare(Architecture("resnet20"), [Way("fp32"), Way("bf16")], 16, CPU, [1, 4], rounds=2)
+    assert exact.reason == few.reason == "from batch 4 on: out of memory"
+    assert few.largest_difference is not None and 0 < few.largest_difference < 0.1
     (some,) = compare(Architecture("resnet20"), [Way("bf16")], 16, CPU, [1, 4], rounds=2)
     assert some.reason == "from batch 4 on: out of memory"
     assert some.latency is not None and [one.batch_size for one in some.latency.batches] == [1]

@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optimization.distill.parameters import Distill, Hint
+from optimization.distill.student import lesson_of
 from training.recipe import override
 
 
@@ -68,3 +70,17 @@ def test_parameters_are_set_by_field_as_a_recipes_are() -> None:
         override(Distill(), ["objective=mse"])
     with pytest.raises(ValueError, match="unknown setting 'heat'"):
         override(Distill(), ["heat=2"])
+
+
+def test_a_lesson_is_known_by_what_it_begins_with_and_not_by_where_that_lies(tmp_path: Path) -> None:
+    for name, content in (("one", b"weights"), ("same", b"weights"), ("other", b"more weights")):
+        (tmp_path / f"{name}.th").write_bytes(content)
+    one, same, other = (
+        lesson_of(Distill("digits_student", ("epochs=3",), init_from=str(tmp_path / f"{name}.th")))
+        for name in ("one", "same", "other")
+    )
+    assert one == same != other
+    assert str(tmp_path) not in json.dumps(one)
+    assert lesson_of(Distill())["init_from"] == ""
+    with pytest.raises(ValueError, match="absent.th: there is neither a file of weights nor an Artifact"):
+        lesson_of(Distill(init_from=str(tmp_path / "absent.th")))
