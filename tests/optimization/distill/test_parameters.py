@@ -82,5 +82,5 @@ def test_a_lesson_is_known_by_what_it_begins_with_and_not_by_where_that_lies(tmp
     assert one == same != other
     assert str(tmp_path) not in json.dumps(one)
     assert lesson_of(Distill())["init_from"] == ""
-    with pytest.raises(ValueError, match="absent.th: there is neither a file of weights nor an Artifact"):
+    with pytest.raises(ValueError, match=r"absent\.th: there is neither a file of weights nor an Artifact"):
         lesson_of(Distill(init_from=str(tmp_path / "absent.th")))
