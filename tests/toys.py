@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training.artifact import Artifact, write_artifact
+from training.artifact import Artifact
 from training.data.tokenizer import train_tokenizer
-from training.encoding import ImageEncoding, TextEncoding, output_spec
+from training.encoding import ImageEncoding, TextEncoding
 from training.models.architecture import Architecture, build
+from training.module import write_torch as write_weights
 from training.recipe import Optimizer, Recipe
 from training.task import SPLIT_NAMES, Source, Split, Task
 from training.tasks.digits import load as load_digits
@@ -117,21 +118,7 @@ def write_torch(
 ) -> Artifact:
     """An untrained model of `task`, which `reference` loads, as a "torch" Artifact."""
     import torch
-    from safetensors.torch import save
 
     torch.manual_seed(seed)
-    module = build(architecture, task.encoding)
-    return write_artifact(
-        folder,
-        {"model.safetensors": save(module.state_dict()), **task.files},
-        name=task.name,
-        variant=variant,
-        task=reference or task.name,
-        format="torch",
-        precision="fp32",
-        encoding=task.encoding,
-        input=task.encoding.input_spec,
-        output=output_spec(task.encoding),
-        architecture=architecture,
-        parent=None,
-    )
+    weights = build(architecture, task.encoding).state_dict()
+    return write_weights(folder, variant, weights, architecture, task, reference)

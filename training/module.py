@@ -1,6 +1,6 @@
 """An Artifact's nn.Module, rebuilt from its architecture and safetensors, and back; no pickle is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from training.models.architecture import Architecture, build
 from training.task import Task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def load_module(artifact: Artifact) -> "nn.Module":
@@ -32,23 +32,31 @@ def load_module(artifact: Artifact) -> "nn.Module":
     return module.eval()
 
 
-def write_module(folder: Path, variant: str, module: "nn.Module", architecture: Architecture, task: Task) -> Artifact:
-    """`module`, which `architecture` builds, as an Artifact (format "torch") of `task` that has no parent."""
+def write_torch(
+    folder: Path,
+    variant: str,
+    weights: "Mapping[str, Tensor]",
+    architecture: Architecture,
+    task: Task,
+    reference: str = "",
+    parent: str | None = None,
+) -> Artifact:
+    """`weights` of what `architecture` builds, as an Artifact (format "torch") of `task`, which `reference` loads."""
     from safetensors.torch import save
 
     return write_artifact(
         folder,
-        {MODEL_FILE["torch"]: save(module.state_dict()), **task.files},
+        {MODEL_FILE["torch"]: save(dict(weights)), **task.files},
         name=task.name,
         variant=variant,
-        task=task.name,
+        task=reference or task.name,
         format="torch",
         precision="fp32",
         encoding=task.encoding,
         input=task.encoding.input_spec,
         output=output_spec(task.encoding),
         architecture=architecture,
-        parent=None,
+        parent=parent,
     )
 
 

@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.artifact import MODEL_FILE, Artifact, write_artifact
+from training.artifact import Artifact
 from training.checkpoint.store import SupersededError
-from training.encoding import output_spec
 from training.evaluation.closing import evaluate_and_log
 from training.launch.here import is_first
 from training.launch.job import Compute, Interrupted, Observation, Trained, TrainJob, content_of, identity_of
@@ -22,7 +21,7 @@ from training.launch.run_folder import RunFolder
 from training.lineage import version_tags
 from training.loop.training import TrainingError
 from training.models.architecture import check, self_contained
-from training.module import load_module, predictor
+from training.module import load_module, predictor, write_torch
 from training.observe.sections import recovery_section, time_section
 from training.options import absolute_path, add_training_arguments, read_compute, read_observation, read_source
 from training.recipe import Recipe, flatten, override
@@ -140,23 +139,7 @@ def told_of(trained: Trained) -> list[str]:
 def write_torch_artifact(
     folder: Path, variant: str, recipe: Recipe, task: Task, trained: Trained, parent: str | None
 ) -> Artifact:
-    from safetensors.torch import save
-
-    files = {MODEL_FILE["torch"]: save(dict(trained.weights)), **task.files}
-    return write_artifact(
-        folder,
-        files,
-        name=task.name,
-        variant=variant,
-        task=recipe.task,
-        format="torch",
-        precision="fp32",
-        encoding=task.encoding,
-        input=task.encoding.input_spec,
-        output=output_spec(task.encoding),
-        architecture=recipe.architecture,
-        parent=parent,
-    )
+    return write_torch(folder, variant, trained.weights, recipe.architecture, task, recipe.task, parent)
 
 
 def main() -> None:

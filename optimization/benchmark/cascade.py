@@ -8,7 +8,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ GATE_TIMED_ROWS = 500
 FEW_ROWS, FEW_TEMPERATURE_ROWS, FEW_BOUND = 250, 25, 0.01
 
 
-def study(subject: Subject, roles: Roles, logits_folder: Path, command: str) -> Study:
+def study(subject: Subject, roles: Roles, logits_folder: Path, command: str, note: str) -> Study:
     """Everything, in the order in which rows may be read."""
     aim, rows = Aim(), subject.rows
     _say("logits")
@@ -72,6 +71,7 @@ def study(subject: Subject, roles: Roles, logits_folder: Path, command: str) -> 
         rows_by=subject.rows_by,
         models_by=subject.models_by,
         command=command,
+        note=note,
         roles=roles,
         aim=aim,
         times=times,
@@ -132,8 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
         read_settings(arguments.task, arguments.task_param),
     )  # fmt: skip
     command = command_line("optimization.benchmark.cascade")
-    found = study(subject, roles, arguments.work / "logits", command)
-    _write(replace(found, note=arguments.note), arguments.out)
+    _write(study(subject, roles, arguments.work / "logits", command, arguments.note), arguments.out)
 
 
 def _say(stage: str) -> None:

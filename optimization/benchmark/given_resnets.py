@@ -9,7 +9,7 @@ from pathlib import Path
 from training.artifact import Artifact, load_artifact
 from training.launch.job import content_of
 from training.models.architecture import Architecture, build
-from training.module import write_module
+from training.module import write_torch
 from training.task import Task
 
 FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
@@ -38,4 +38,4 @@ def _given(task: Task, name: str, weights: Path, folder: Path) -> Artifact:
     architecture = Architecture(name, PIXELS)
     module = build(architecture, task.encoding)
     load_all_weights(module, weights)
-    return write_module(folder, name, module, architecture, task)
+    return write_torch(folder, name, module.state_dict(), architecture, task)

@@ -29,7 +29,7 @@ from training.artifact import Artifact
 from training.benchmark.machine import command_line, write_report
 from training.encoding import ImageEncoding
 from training.models.architecture import Architecture, build
-from training.module import load_module, write_module
+from training.module import load_module, write_torch
 from training.options import absolute_path
 from training.recipe import Recipe
 from training.task import SPLIT_NAMES, Source, Split, Task
@@ -118,7 +118,7 @@ def page(title: str, rows: list[Row], command: str) -> str:
 
 def _untrained(architecture: Architecture, task: Task, folder: Path) -> Artifact:
     torch.manual_seed(0)
-    return write_module(folder, "whole", build(architecture, task.encoding), architecture, task)
+    return write_torch(folder, "whole", build(architecture, task.encoding).state_dict(), architecture, task)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from training.artifact import Artifact, load_artifact
 from training.encoding import Array, output_spec
 from training.models.architecture import Architecture, build
 from training.models.weights import load_weights
-from training.module import load_module, write_module
+from training.module import load_module, write_torch
 from training.options import add_training_arguments, read_compute, read_source
 from training.recipe import override
 from training.recipes import load_recipe
@@ -64,7 +64,7 @@ def whole_artifact(folder: Path, architecture: Architecture, weights: Path, task
     """The model to prune, with weights from a file; raises ValueError where they do not fit."""
     module = build(architecture, task.encoding)
     print(load_weights(module, weights), flush=True)
-    return write_module(folder, "whole", module, architecture, task)
+    return write_torch(folder, "whole", module.state_dict(), architecture, task)
 
 
 def benchmark(

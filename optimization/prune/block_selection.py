@@ -64,7 +64,7 @@ class BlockSelector:
             trials = tuple(self._faster(module, architecture, out, settings.speedup ** (number / settings.rounds)))
         made = _smaller(architecture, out)
         weights = {name: kept for name, kept in module.state_dict().items() if not _is_of(name, out)}
-        return Selection({name: int(name not in out) for name in self.widths}, made, weights, trials)
+        return Selection(self._widths(out), made, weights, trials)
 
     def _faster(self, module: nn.Module, architecture: Architecture, out: list[str], target: float) -> Iterator[Trial]:
         """Lengthens `out` until the lower end of the measured speed-up is `target`."""
@@ -78,11 +78,15 @@ class BlockSelector:
                 )
             out.append(self._worst(module, out))
             trial = build(_smaller(architecture, out), self._task.encoding).eval()
-            widths = {name: int(name not in out) for name in self.widths}
-            made = Trial(len(out) / len(self.widths), widths, count(trial, self._row), self._stopwatch.speedup(trial))
+            made = Trial(
+                len(out) / len(self.widths), self._widths(out), count(trial, self._row), self._stopwatch.speedup(trial)
+            )
             reached = made.speedup.lower
             print(f"without {', '.join(out)}: {made.said}", flush=True)
             yield made
+
+    def _widths(self, out: list[str]) -> dict[str, int]:
+        return {name: int(name not in out) for name in self.widths}
 
     def _worst(self, module: nn.Module, out: list[str]) -> str:
         """The block that is missed least beside those that are out already."""
