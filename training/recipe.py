@@ -204,7 +204,7 @@ def _parse(text: str, kind: Any, full: str) -> Any:
         if kind == tuple[float, ...]:
             return tuple(float(part) for part in text.split(","))
         if kind in (tuple, list):
-            return [int(part) for part in text.split(",")]
+            return json.loads(text if text.startswith("[") else f"[{text}]")
         if kind in (int, float, str):
             return kind(text)
     except ValueError as error:

@@ -26,6 +26,12 @@ def test_a_setting_reaches_the_architectures_parameters() -> None:
     assert recipe.architecture.params == {"widths": [9]}
 
 
+@pytest.mark.parametrize("text", ["4,8,16", "[4, 8, 16]", "4, 8,16"])
+def test_a_list_may_be_written_with_brackets_and_without(text: str) -> None:
+    recipe = override(image_recipe(), [f"architecture.params.widths={text}"])
+    assert recipe.architecture.params == {"widths": [4, 8, 16]}
+
+
 def test_another_architecture_starts_from_its_own_defaults() -> None:
     settings = ["architecture=lstm", "architecture.params.hidden=32", "architecture.params.cell=gru"]
     recipe = override(image_recipe(), settings)
