@@ -1,4 +1,4 @@
-"""Choice: one of the ways to quantize a graph, as data, and the one place that carries it out.
+"""Choice: one of the ways to quantize, as data, and the one place that quantizes a graph.
 
 Not to quantize is a choice too, which competes with the others wherever they are compared.
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optimization.quantize.aware_settings import QuantizationAware
 from optimization.quantize.dynamic import DynamicInt8, quantize_dynamic
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.low_precision import LowPrecision, lower_precision
@@ -27,9 +28,12 @@ class NoQuantization:
 Quantization = (
     NoQuantization | StaticInt8 | DynamicInt8 | MixedPrecision | LowPrecision | WeightOnly | TensorRtQuantization
 )
+# What is trained for INT8 has no float graph to quantize: optimization/quantize/aware.py carries that one out.
+AnyQuantization = Quantization | QuantizationAware
 KINDS: dict[str, type[Any]] = {
     "none": NoQuantization,
     "static_int8": StaticInt8,
+    "aware_int8": QuantizationAware,
     "dynamic_int8": DynamicInt8,
     "mixed": MixedPrecision,
     "low_precision": LowPrecision,
@@ -73,13 +77,13 @@ def precision_of(choice: Quantization) -> Precision:
             return "int8"
 
 
-def to_json(choice: Quantization) -> dict[str, Any]:
+def to_json(choice: AnyQuantization) -> dict[str, Any]:
     """`{"kind": ..., field: value}`, nested where a choice holds another."""
     kind = next(name for name, made in KINDS.items() if type(choice) is made)
     return {"kind": kind, **dataclasses.asdict(choice)}
 
 
-def from_json(data: Mapping[str, Any]) -> Quantization:
+def from_json(data: Mapping[str, Any]) -> AnyQuantization:
     """Inverse of `to_json`; raises QuantizationError on an unknown kind or field, and on values that do not fit."""
     fields = dict(data)
     kind = fields.pop("kind", None)
@@ -89,11 +93,11 @@ def from_json(data: Mapping[str, Any]) -> Quantization:
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise QuantizationError(f"{kind} has no {', '.join(unknown)}; it has {', '.join(known) or 'no fields'}")
-    if kind == "mixed" and isinstance(fields.get("static"), Mapping):
+    if kind in ("mixed", "aware_int8") and isinstance(fields.get("static"), Mapping):
         static = from_json({"kind": "static_int8", **fields["static"]})
         fields["static"] = static
     try:
-        made: Quantization = KINDS[kind](**fields)
+        made: AnyQuantization = KINDS[kind](**fields)
     except TypeError as error:
         raise QuantizationError(f"{kind} with {dict(data)}: {error}") from error
     return made

@@ -20,13 +20,15 @@ from optimization.distill.teacher import TeacherPlace
 from optimization.prune.fine_tune import School
 from optimization.prune.settings import Prune
 from optimization.prune.structured import prune
-from optimization.quantize.choice import NoQuantization, Quantization
+from optimization.quantize.aware import quantize_aware
+from optimization.quantize.aware_settings import QuantizationAware
+from optimization.quantize.choice import AnyQuantization, NoQuantization, Quantization
 from optimization.quantize.choice import to_json as quantization_to_json
 from optimization.quantize.cpu import fastest_types
 from optimization.runners.open import open_runner
 from optimization.search.pipeline import Pipeline
 from optimization.search.stages import Stage, Stages
-from optimization.variants import float_variant, quantized_variant
+from optimization.variants import aware_variant, float_variant, quantized_variant, range_split
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluation.scores import check_logits, predict_in_batches
@@ -35,6 +37,7 @@ from training.recipe import Recipe
 from training.task import Source, Task, load_task
 
 LOGITS_FILE = "gate_logits.npy"
+TOLD_EVERY_S = 15.0  # of a training's epochs, at most so often
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,15 @@ class Made:
 def make(pipeline: Pipeline, share: float, shop: Workshop, say: Callable[[str], None]) -> Made:
     """Carry `pipeline` out, each training with `share` of its epochs, and score what comes of it on the gate split.
 
-    `say` is told each stage that is made, before it is. Raises ValueError or TrainingError, with the reason, where it
-    cannot be carried out.
+    `say` is told each stage that is made, before it is, and now and then how far its training is. Raises ValueError or
+    TrainingError, with the reason, where it cannot be carried out.
     """
     began = time.perf_counter()
     maker = _Maker(shop, share, say)
     artifact = maker.taught(pipeline.distill)
     if pipeline.prune is not None:
         artifact = maker.pruned(artifact, pipeline)
-    graph = maker.exported(artifact)
-    if pipeline.quantize != NoQuantization():
-        graph = maker.quantized(graph, pipeline.quantize)
+    graph = maker.graph(artifact, pipeline.quantize)
     labels_N = maker.task.splits["gate"].labels
     correct = int((gate_logits(graph, maker.task, shop.threads).argmax(axis=1) == labels_N).sum())
     return Made(
@@ -131,6 +132,7 @@ class _Maker:
     def __init__(self, shop: Workshop, share: float, say: Callable[[str], None]) -> None:
         self._shop, self._share, self._say = shop, share, say
         self._kept = Stages(shop.folder / "stages")
+        self._said_at = 0.0
         self._names: list[str] = []
         self._recipe = shop.teacher_recipe  # by which what there is now was trained
         self.stages: list[Stage] = []
@@ -165,15 +167,13 @@ class _Maker:
 
     def pruned(self, source: Artifact, pipeline: Pipeline) -> Artifact:
         assert pipeline.prune is not None
-        if self._recipe is None:
-            raise ValueError("the recipe by which the pruned teacher is to learn again is not known: give --recipe")
-        settings = self._fewer_epochs(pipeline.prune)
+        settings, recipe = self._fewer_epochs(pipeline.prune), self._known_recipe()
         # `share` is in the recipe of a student that was shortened; the rates are those of the whole one.
-        school = School(self._recipe, self._shop.source, self._compute())
+        school = School(recipe, self._shop.source, self._compute())
         self._names.append("pruned")
         made_of = {
             "source": source.digest,
-            "training": identity_of(self._recipe, self._shop.data_hash),
+            "training": identity_of(recipe, self._shop.data_hash),
             "prune": asdict(settings),
             "variant": self._variant(),
         }
@@ -183,7 +183,14 @@ class _Maker:
             lambda folder: prune(source, self.task, settings, school, folder, self._variant()).artifact,
         )
 
-    def exported(self, source: Artifact) -> Artifact:
+    def graph(self, source: Artifact, choice: AnyQuantization) -> Artifact:
+        """What is served."""
+        if isinstance(choice, QuantizationAware):
+            return self._exported_aware(self._trained_aware(source, choice))
+        graph = self._exported(source)
+        return graph if choice == NoQuantization() else self._quantized(graph, choice)
+
+    def _exported(self, source: Artifact) -> Artifact:
         self._names.append("fp32")
         return self._stage(
             "exporting",
@@ -191,11 +198,10 @@ class _Maker:
             lambda folder: float_variant(self._variant(), source, self.task, folder, self._shop.threads).artifact,
         )
 
-    def quantized(self, graph: Artifact, choice: Quantization) -> Artifact:
+    def _quantized(self, graph: Artifact, choice: Quantization) -> Artifact:
         said = quantization_to_json(choice)
         self._names[-1] = said["kind"].replace("_", "-")
         types = asdict(fastest_types())  # what "auto" stands for here
-
         made_of = {"source": graph.digest, "quantize": said, "types": types, "variant": self._variant()}
         return self._stage(
             "quantizing",
@@ -205,9 +211,39 @@ class _Maker:
             ),
         )
 
+    def _trained_aware(self, source: Artifact, given: QuantizationAware) -> Artifact:
+        choice = dataclasses.replace(given, epochs=math.ceil(self._share * given.epochs))
+        recipe, shop = self._known_recipe(), self._shop
+        self._names.append("aware")
+        made_of = {
+            "source": source.digest,
+            "training": identity_of(recipe, shop.data_hash),
+            "quantize": quantization_to_json(choice),
+            "types": asdict(fastest_types()),
+            "variant": self._variant(),
+        }
+        rows = range_split(self.task).inputs
+        return self._stage(
+            f"training for INT8 over {choice.epochs} epochs",
+            made_of,
+            lambda folder: quantize_aware(
+                source, recipe, self.task, shop.source, rows, choice, self._compute(), folder / self._variant(),
+                variant=self._variant(),
+            ),
+        )  # fmt: skip
+
+    def _exported_aware(self, trained: Artifact) -> Artifact:
+        self._names.append("int8")
+        return self._stage(
+            "exporting",
+            {"source": trained.digest, "variant": self._variant()},
+            lambda folder: aware_variant(self._variant(), trained, self.task, folder, self._shop.threads).artifact,
+        )
+
     def _stage(self, said: str, made_of: dict[str, Any], carry_out: Callable[[Path], Artifact]) -> Artifact:
         def making(folder: Path) -> Artifact:
             self._say(said)
+            self._said_at = time.monotonic()
             return carry_out(folder)
 
         stage = self._kept.get(said.partition(" ")[0].rstrip(","), made_of, making)
@@ -216,6 +252,11 @@ class _Maker:
 
     def _variant(self) -> str:
         return "-".join(self._names)
+
+    def _known_recipe(self) -> Recipe:
+        if self._recipe is None:
+            raise ValueError("the recipe by which the teacher is to learn again is not known: give --recipe")
+        return self._recipe
 
     def _shortened(self, recipe: Recipe) -> Recipe:
         return dataclasses.replace(recipe, epochs=math.ceil(self._share * recipe.epochs))
@@ -226,7 +267,14 @@ class _Maker:
 
     def _compute(self) -> Compute:
         """In this process, going on with what a kill cut off; nothing waits for its end but the trial."""
-        return Compute(threads=self._shop.threads, local=True, storage=str(self._shop.folder / "trainings"))
+        return Compute(
+            threads=self._shop.threads, local=True, storage=str(self._shop.folder / "trainings"), tell=self._tell
+        )
+
+    def _tell(self, epoch: str) -> None:
+        if time.monotonic() - self._said_at >= TOLD_EVERY_S:
+            self._say(epoch)
+            self._said_at = time.monotonic()
 
 
 @functools.lru_cache(maxsize=1)

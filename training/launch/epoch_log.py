@@ -1,4 +1,6 @@
-"""EpochLog: one line an epoch on the terminal, and the same figures in the job's MLflow run where it has one."""
+"""EpochLog: one line an epoch for whoever looks on, and the same figures in the job's MLflow run where it has one."""
+
+from collections.abc import Callable
 
 from training.launch.job import TrainJob
 from training.loop.training import EpochRecord, Training
@@ -16,8 +18,8 @@ TOLD_BY = "val_loss"  # an epoch that has it in the run has been told
 class EpochLog(Watcher):
     """What MLflow could not take after its epoch, because it did not answer or a kill came first, it gets later."""
 
-    def __init__(self, job: TrainJob) -> None:
-        self._job, self._epochs = job, job.recipe.epochs
+    def __init__(self, job: TrainJob, say: Callable[[str], None]) -> None:
+        self._job, self._epochs, self._say = job, job.recipe.epochs, say
         self._untold: list[EpochRecord] = []
         self._told: set[int] | None = None
 
@@ -26,10 +28,9 @@ class EpochLog(Watcher):
 
     def epoch(self, training: Training, record: EpochRecord) -> None:
         left_s = (self._epochs - record.epoch) * record.seconds
-        print(
+        self._say(
             f"epoch {record.epoch:>3}/{self._epochs}  loss {record.train_loss:.4f}  val loss {record.val_loss:.4f}  "
-            f"val accuracy {record.val_accuracy:.2%}  {record.samples_per_s:,.0f} samples/s  {left_s:.0f} s left",
-            flush=True,
+            f"val accuracy {record.val_accuracy:.2%}  {record.samples_per_s:,.0f} samples/s  {left_s:.0f} s left"
         )
         self._untold.append(record)
         self._tell()

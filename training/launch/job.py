@@ -80,9 +80,14 @@ def content_of(init_from: Path) -> str:
     return sha256_of(file)
 
 
+def say(line: str) -> None:
+    """On the terminal, at once."""
+    print(line, flush=True)
+
+
 @dataclass(frozen=True)
 class Compute:
-    """Where a training runs, on how much, and how often it is kept.
+    """Where a training runs, on how much, how often it is kept, and who is told of its epochs.
 
     `storage` is a path or URL that every node can reach; a training's checkpoints lie there until it is registered.
     With `min_workers` Ray Train goes on with fewer workers, down to so many, when nodes are lost, and with up to
@@ -103,6 +108,7 @@ class Compute:
     checkpoint_every_s: float = 60.0
     checkpoint_every_epochs: int = 1
     keep_last: int = 2  # checkpoints; the best weights are part of each
+    tell: Callable[[str], None] = say  # a line an epoch, in the first worker: picklable unless that is this process
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:

@@ -151,7 +151,7 @@ def _watchers(
         made.append(Keeper(saver, compute.checkpoint_every_s, compute.checkpoint_every_epochs, is_urgent))
     if worker.rank == 0:
         journal = Journal(folder.ledger, attempt.claim, local / "mark" if local else None, attempt.rejected)
-        made = [*made, Harmless(EpochLog(job)), journal, Timing()]
+        made = [*made, Harmless(EpochLog(job, compute.tell)), journal, Timing()]
         if seen.tensorboard:
             made.append(Harmless(TensorBoard(seen.tensorboard)))
         if local:

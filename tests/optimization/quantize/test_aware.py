@@ -11,10 +11,9 @@ import onnx
 import pytest
 import torch
 
-from optimization.distill.distillation import Distillation
-from optimization.distill.teacher import TeacherPlace
-from optimization.quantize.aware import QuantizationAware, export_aware, quantize_aware, write_start
+from optimization.quantize.aware import aware_recipe, export_aware, quantize_aware, write_start
 from optimization.quantize.aware_model import aware_architecture, is_aware
+from optimization.quantize.aware_settings import QuantizationAware
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.fake import RANGE_UNIT
 from optimization.quantize.onnxruntime_door import optimized
@@ -155,7 +154,9 @@ def test_weights_and_ranges_in_the_graph_are_those_learned(trained: Artifact, gr
 
 
 def test_the_ranges_learned(parent: Artifact, trained: Artifact, recipe: Recipe, rows: Array, tmp_path: Path) -> None:
-    start = read_weights(write_start(parent, CHOICE.recipe(recipe, parent), rows, NARROW, tmp_path / "s.safetensors"))
+    start = read_weights(
+        write_start(parent, aware_recipe(CHOICE, recipe, parent), rows, NARROW, tmp_path / "s.safetensors")
+    )
     now = read_weights(trained.folder)
     assert list(start) == list(now)
     moved = [name for name in start if name.endswith("high") and now[name] > 1.1 * start[name]]
@@ -191,7 +192,7 @@ def test_before_any_training_it_is_static_quantization(
 ) -> None:
     static = StaticInt8(activations=activations, reduce_range=False)
     choice = QuantizationAware(static, ranges="fixed")
-    changed = choice.recipe(recipe, parent)
+    changed = aware_recipe(choice, recipe, parent)
     folder = tmp_path / "start"
     folder.mkdir()
     write_start(parent, changed, rows, static, folder / "model.safetensors")
@@ -205,14 +206,14 @@ def test_before_any_training_it_is_static_quantization(
     assert np.abs(fake - after).mean() < 0.5 * np.abs(exact - after).mean() + 0.01 * exact.std()
 
 
-def test_a_teacher_may_teach(parent: Artifact, task: Task, recipe: Recipe, rows: Array, tmp_path: Path) -> None:
-    choice = dataclasses.replace(CHOICE, epochs=1)
+def test_the_model_in_float_may_teach(
+    parent: Artifact, task: Task, recipe: Recipe, rows: Array, tmp_path: Path
+) -> None:
     here = Compute(local=True, storage=str(tmp_path / "train"))
-    teach = Distillation(TeacherPlace(parent.folder))
-    folders = [tmp_path / name for name in ("taught", "alone")]
+    alone = dataclasses.replace(CHOICE, epochs=1)
     taught, alone = (
-        quantize_aware(parent, recipe, task, Source(), rows, choice, here, folder, make_loss=make_loss)
-        for folder, make_loss in zip(folders, (teach, None), strict=True)
+        quantize_aware(parent, recipe, task, Source(), rows, choice, here, tmp_path / choice.learn_from)
+        for choice in (dataclasses.replace(alone, learn_from="distil"), alone)
     )
     one, other = read_weights(taught.folder), read_weights(alone.folder)
     assert any(not torch.equal(one[name], other[name]) for name in one)
@@ -257,6 +258,7 @@ def test_a_recurrent_model_is_refused(exported_texts: Any, recipe: Recipe, tmp_p
     ("fields", "what"),
     [
         ({"ranges": "guessed"}, "ranges is 'guessed'"),
+        ({"learn_from": "nobody"}, "learn_from is 'nobody'"),
         ({"epochs": 0}, "epochs is 0"),
         ({"lr": 0.0}, "lr is 0.0"),
         ({"static": StaticInt8(activations="uint8", weights="uint8")}, "INT8 weights"),
@@ -289,7 +291,8 @@ def test_a_pruned_model_is_trained_as_pruning_left_it(task: Task) -> None:
 ON_RAY = """
 import sys
 from pathlib import Path
-from optimization.quantize.aware import QuantizationAware, export_aware, quantize_aware
+from optimization.quantize.aware import export_aware, quantize_aware
+from optimization.quantize.aware_settings import QuantizationAware
 from tests.toys import digits_recipe_student
 from training.artifact import load_artifact
 from training.launch.job import Compute

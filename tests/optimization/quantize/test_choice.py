@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from optimization.quantize.aware_settings import QuantizationAware
 from optimization.quantize.choice import NoQuantization, Quantization, from_json, precision_of, quantize, to_json
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.error import QuantizationError
@@ -33,6 +34,12 @@ def test_a_choice_goes_through_json_unchanged(choice: Quantization, precision: s
     assert precision_of(choice) == precision
 
 
+def test_a_training_for_int8_goes_through_json_unchanged() -> None:
+    choice = QuantizationAware(StaticInt8("percentile", percentile=99.0), "fixed", "distil", epochs=2)
+    assert to_json(choice)["kind"] == "aware_int8"
+    assert from_json(json.loads(json.dumps(to_json(choice)))) == choice
+
+
 @pytest.mark.parametrize("choice", [choice for choice, _ in CHOICES])
 def test_a_choice_cannot_be_changed(choice: Quantization) -> None:
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError, AttributeError)):
@@ -48,6 +55,8 @@ def test_a_choice_cannot_be_changed(choice: Quantization) -> None:
         ({"kind": "none", "x": 1}, "none has no x; it has no fields"),
         ({"kind": "static_int8", "percentile": None}, "static_int8 with"),
         ({"kind": "mixed", "static": {"colour": 1}}, "static_int8 has no colour"),
+        ({"kind": "aware_int8", "static": {"colour": 1}}, "static_int8 has no colour"),
+        ({"kind": "aware_int8", "epochs": 0}, "epochs is 0"),
     ],
 )
 def test_data_that_is_no_choice_is_refused(data: dict[str, Any], what: str) -> None:

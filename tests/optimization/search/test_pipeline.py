@@ -2,6 +2,7 @@ import pytest
 
 from optimization.distill.parameters import Distill, Hint
 from optimization.prune.settings import FineTune, Prune
+from optimization.quantize.aware_settings import QuantizationAware
 from optimization.quantize.mixed import MixedPrecision
 from optimization.quantize.static import StaticInt8
 from optimization.search.pipeline import Pipeline
@@ -17,6 +18,7 @@ PIPELINES = [
         Distill(settings=("architecture.params.mean=[0.5,0.4]",), init_from="/far/given.th"),
         Prune(0.5, unit="blocks", rounds=2),
     ),
+    Pipeline(quantize=QuantizationAware(learn_from="distil", epochs=2)),
 ]
 
 
@@ -32,6 +34,7 @@ def test_a_label_says_what_is_not_as_usual() -> None:
         "teacher, -30% channels, static int8 calibrator=percentile",
         "student, channels out to 2x round_to=4, mixed per_channel=False keep=1",
         "student mean=[0.5,0.4] from given.th, -50% blocks rounds=2",
+        "teacher, aware int8 learn_from=distil epochs=2",
     ]
 
 
