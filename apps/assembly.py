@@ -177,8 +177,7 @@ def _refuse_differing_encodings(plans: Sequence[Plan], artifacts: Sequence[Artif
     """A model reads payloads one way: Releases of a split that read them differently need two models."""
     first = artifacts[0]
     for plan, artifact in zip(plans[1:], artifacts[1:], strict=True):
-        same = artifact.manifest.encoding == first.manifest.encoding
-        if not same or artifact.encoding_files() != first.encoding_files():
+        if artifact.misreads(first.manifest.encoding, first.encoding_files()):
             raise ValueError(
                 f"Releases {plans[0].number} and {plan.number} read their payloads differently "
                 "(labels, image size or tokenizer): serve them as two models"

@@ -74,10 +74,11 @@ def require_same_reading(contenders: Sequence[Contender], task: Task) -> None:
     """Raises ValueError unless a row means to every model what it means in `task`."""
     for contender in contenders:
         for part in contender.parts:
-            if part.artifact.manifest.encoding != task.encoding:
+            reason = part.artifact.misreads(task.encoding, task.files)
+            if reason:
                 raise ValueError(
-                    f"{part.version.reference} of {contender.reference} reads {part.artifact.manifest.encoding}, the "
-                    f"task makes {task.encoding}: the two cannot be scored on the same rows"
+                    f"{part.version.reference} of {contender.reference} {reason}: the two cannot be scored on the same "
+                    "rows"
                 )
 
 

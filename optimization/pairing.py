@@ -16,6 +16,7 @@ from optimization.cascade.expectation import expect
 from optimization.cascade.rows import Rows
 from optimization.cascade.shift import Shift, measure_shift
 from optimization.gate import Verdict, gate_release
+from optimization.measure.batches import as_served
 from optimization.measure.exclusive import exclusive
 from optimization.measure.latency import measure_latency
 from optimization.release import Expectation, Release, VersionRef, publish_release
@@ -132,7 +133,9 @@ def pair_versions(
             "Allow more --max-harm, or teach it better"
         )
     with exclusive("timing the pair"):
-        found = measure_latency({"teacher": first, "student": second}, lambda size: gate[:size], (1,))
+        found = measure_latency(
+            {"teacher": first, "student": second}, lambda size: as_served(task.encoding, gate[:size]), (1,)
+        )
     expected = pairing.expected(found["student"].at(1).p50_ms, found["teacher"].at(1).p50_ms)
     release, passed = pairing.release(teacher, student, expected), pairing.verdict.passed
     tags = {
@@ -162,8 +165,9 @@ def _read_pair(
     if task.data_hash != teacher.tags.get("tandem.data_hash"):
         raise ValueError(f"{source.location or task.name} holds other data than {teacher.reference} was judged on")
     for version, artifact in zip((teacher, student), artifacts, strict=True):
-        if artifact.manifest.encoding != task.encoding or artifact.encoding_files() != task.files:
-            raise ValueError(f"{version.reference} reads {artifact.manifest.encoding}, the task makes {task.encoding}")
+        reason = artifact.misreads(task.encoding, task.files)
+        if reason:
+            raise ValueError(f"{version.reference} {reason}")
     return artifacts, task
 
 

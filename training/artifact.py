@@ -99,6 +99,16 @@ class Artifact:
     def encoder(self) -> Encoder:
         return Encoder(self.manifest.encoding, self.encoding_files())
 
+    def misreads(self, encoding: Encoding, files: Mapping[str, bytes]) -> str:
+        """Why a row that a task makes by this encoding, with these files, means something else to the model; empty: it
+        means the same.
+        """
+        if encoding != self.manifest.encoding:
+            return f"reads {self.manifest.encoding}, the task makes {encoding}"
+        if any(files.get(name) != content for name, content in self.encoding_files().items()):
+            return "brings another tokenizer than the task has, which learns it from its train split"
+        return ""
+
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:

@@ -94,15 +94,11 @@ def evaluate_version(
 
 def _require_same_reading(version: Version, artifact: Artifact, task: Task) -> None:
     """A row must mean to the model what it meant in training."""
-    if task.encoding != artifact.manifest.encoding:
+    reason = artifact.misreads(task.encoding, task.files)
+    if reason:
         raise ValueError(
-            f"{version.reference} reads {artifact.manifest.encoding}, its task makes {task.encoding}: "
-            "the task was changed since the model was trained, so train it anew"
-        )
-    if any(task.files.get(name) != content for name, content in artifact.encoding_files().items()):
-        raise ValueError(
-            f"{version.reference} brings another tokenizer than its task has now: the task's tokenizer is learned from "
-            "its train split, so evaluate on the data that the model was trained with"
+            f"{version.reference} {reason}: evaluate on the data that the model was trained with, or train it anew "
+            "where the task was changed"
         )
 
 

@@ -88,8 +88,9 @@ def read_subject(
     if found.data_hash not in (None, task.data_hash):
         raise ValueError(f"{source.location or reference} holds other data than the Versions were made from")
     for name, artifact in found.artifacts.items():
-        if artifact.manifest.encoding != task.encoding or artifact.encoding_files() != task.files:
-            raise ValueError(f"{name} reads {artifact.manifest.encoding}, the task makes {task.encoding}")
+        reason = artifact.misreads(task.encoding, task.files)
+        if reason:
+            raise ValueError(f"{name} {reason}")
     variants = [variant for name, artifact in found.artifacts.items() for variant in variant_names(name, artifact)]
     for role in (roles.student, roles.teacher, roles.best):
         if role not in variants:

@@ -80,15 +80,11 @@ def require_same_reading(teacher: Artifact, recipe: Recipe, task: Task) -> None:
             f"the student's recipe is for {recipe.task!r}, the teacher is of {teacher.manifest.task!r}: "
             "a student learns its teacher's task"
         )
-    if task.encoding != teacher.manifest.encoding:
+    reason = teacher.misreads(task.encoding, task.files)
+    if reason:
         raise ValueError(
-            f"the teacher reads {teacher.manifest.encoding}, the task makes {task.encoding}: a student must read as "
-            "its teacher does; give the task the parameters that the teacher was trained with"
-        )
-    if any(task.files.get(name) != content for name, content in teacher.encoding_files().items()):
-        raise ValueError(
-            "the teacher brings another tokenizer than the task has now, which learned it from its train split: "
-            "distil on the data that the teacher was trained with"
+            f"the teacher {reason}: a student must read as its teacher does; give the task the data and the parameters "
+            "that the teacher was trained with"
         )
 
 

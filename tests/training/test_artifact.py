@@ -127,6 +127,17 @@ def test_a_text_artifact_encodes_with_its_own_tokenizer(tmp_path: Path) -> None:
     assert made.encoder().encode("sea storm").tolist() == task.encoder().encode("sea storm").tolist()
 
 
+def test_a_model_says_why_it_would_misread_what_a_task_makes(tmp_path: Path) -> None:
+    task = texts(Source())
+    made = write_artifact(tmp_path / "t", {"model.onnx": b"graph", **task.files}, **TEXT)
+    assert made.misreads(TEXTS, task.files) == ""
+    longer = dataclasses.replace(TEXTS, max_tokens=9)
+    assert made.misreads(longer, task.files) == f"reads {TEXTS}, the task makes {longer}"
+    assert made.misreads(IMAGES, {}).startswith("reads ")
+    for files in ({}, {TEXTS.tokenizer_file: b"other words"}):
+        assert made.misreads(TEXTS, files).startswith("brings another tokenizer")
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "extra"])
 def test_an_altered_file_is_named(tmp_path: Path, name: str) -> None:
     _write(tmp_path / "a", extra=b"more")
