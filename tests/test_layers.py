@@ -21,7 +21,7 @@ BELOW = {
 DOORS = {
     "mlflow": {"training/registry.py", "training/run.py"},
     "ray.train": {"training/launch/on_ray.py"},
-    "ray.tune": {"training/tuning/search.py", "optimization/search/on_tune.py"},
+    "ray.tune": {"training/tuning/trials.py", "training/tuning/search.py", "optimization/search/on_tune.py"},
     "optuna": {"training/tuning/study.py"},
     "ray.data": {"training/data/ingest.py", "apps/batch.py"},
     "onnxruntime": {

@@ -4,7 +4,7 @@ Which pipelines go on to the next rung is not Ray Tune's to say: its schedulers 
 before those that it is to be compared with have been measured beside it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -14,8 +14,6 @@ from optimization.search.making import Made, Workshop, make
 from optimization.search.pipeline import Pipeline
 from training.launch.priority import give_way
 from training.tuning.queue import Room
-
-MAX_RESTARTS = 2  # of a trial whose process was lost; what a pipeline itself fails of would only come again
 
 
 class Observer(Protocol):
@@ -30,39 +28,19 @@ def run_rung(
 ) -> bool:
     """Carry out `pipelines` by number, in their order; False where Ctrl-C ended it before all were over."""
     from ray import tune
-    from ray.tune.error import TuneError
 
-    from training.tuning.search import quiet
+    from training.tuning.trials import run_trials
 
-    quiet()
-    callback = _telling(observer)
     trials = [{"number": number, "pipeline": one.to_json()} for number, one in pipelines.items()]
-    tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(_process, share=share, shop=shop), {"CPU": room.cpus, "GPU": room.gpus}
-        ),
-        param_space={"trial": tune.grid_search(trials)},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=room.trials_at_once,
-            reuse_actors=True,  # a process takes seconds to start: it is left to the next pipeline
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=folder,
-            verbose=0,
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
-        ),
+    over = run_trials(
+        tune.with_parameters(_process, share=share, shop=shop),
+        {"CPU": room.cpus, "GPU": room.gpus},
+        {"trial": tune.grid_search(trials)},
+        _Listening(observer),
+        folder,
+        max_concurrent_trials=room.trials_at_once,
     )
-    try:
-        tuner.fit()
-    except TuneError:
-        if callback.error:
-            raise callback.error from None
-        raise
-    return bool(callback.count == len(pipelines))
+    return over == len(pipelines)
 
 
 def _process(config: dict[str, Any], share: float, shop: Workshop) -> None:
@@ -84,51 +62,25 @@ def _process(config: dict[str, Any], share: float, shop: Workshop) -> None:
         tune.report({"failed": str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"})
 
 
-def _telling(observer: Observer) -> Any:
-    from ray.tune.callback import Callback
+class _Listening:
+    """What the observer is told of the trials."""
 
-    class Telling(Callback):
-        """Hands Ray Tune's events to the observer."""
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
 
-        def __init__(self) -> None:
-            self.count = 0
-            self.error: Exception | None = None
-            self._observer: Observer | None = observer
+    def started(self, number: int, trial: Mapping[str, Any]) -> None:
+        """Nothing: its stages are told."""
 
-        def __getstate__(self) -> dict[str, Any]:
-            """Ray Tune pickles its callbacks, to resume by; we resume by the book."""
-            return {**self.__dict__, "_observer": None}
+    def reported(self, number: int, result: Mapping[str, Any]) -> None:
+        if "stage" in result:
+            self._observer.stage(number, result["stage"])
+        elif "failed" in result:
+            self._observer.over(Result(number, None, result["failed"]))
+        elif "made" in result:
+            self._observer.over(Result(number, Made.from_json(result["made"])))
 
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            number = int(str(trial))
-            if "stage" in result:
-                self._tell(lambda told: told.stage(number, result["stage"]))
-            elif "failed" in result:
-                self._over(Result(number, None, result["failed"]))
-            elif "made" in result:
-                self._over(Result(number, Made.from_json(result["made"])))
+    def ended(self, number: int) -> None:
+        """Nothing: its last report told it."""
 
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            reason = str(trial.get_error()).splitlines()[0]
-            lost = f"its process was lost {MAX_RESTARTS + 1} times, at last with: {reason}"
-            self._over(Result(int(str(trial)), None, lost))
-
-        def _over(self, result: Result) -> None:
-            self.count += 1
-            self._tell(lambda told: told.over(result))
-
-        def _tell(self, event: Callable[[Observer], None]) -> None:
-            assert self._observer is not None, "told in the process that searches"
-            try:
-                event(self._observer)
-            except Exception as error:
-                self.error = error  # Ray Tune hands on no more than its text
-                raise
-
-    return Telling()
-
-
-def _name(trial: Any) -> str:
-    return str(trial.config["trial"]["number"])
+    def lost(self, number: int, reason: str) -> None:
+        self._observer.over(Result(number, None, reason))

@@ -1,10 +1,9 @@
-"""Search: the one door to Ray Tune. Starts trials where there is room, stops them, lets them copy each other.
+"""Search: the trials of a sweep. Ray Tune starts them where there is room, stops them, lets them copy each other.
 
 What a trial does is said in `training/tuning/trial.py`, what is noted of it in `training/tuning/logbook.py`. Ray Tune
 decides which trial runs when and which one stops, and moves a population's checkpoints.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.tune.callback import Callback
-from ray.tune.error import TuneError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -25,9 +22,9 @@ from training.tuning.queue import Observer, Queue, Room
 from training.tuning.space import Space
 from training.tuning.study import Study
 from training.tuning.trial import Report, TrialJob, run_trial
+from training.tuning.trials import run_trials
 
 METRIC, TIME = "val_accuracy", "epoch"
-MAX_RESTARTS = 3  # of a trial whose process was lost; what a trial itself fails of would only come again
 DRIVER_BYTES = 256 * 2**20  # a driver that holds no CPU has to hold something
 THREAD_END_S = "120"  # how long a stopped trial may take to leave its process to the next
 KEPT = 4  # checkpoints of a population's trials: a loser copies what the winner had some epochs ago
@@ -47,40 +44,23 @@ def run_search(
 
     False where Ctrl-C ended it before all were over (a second Ctrl-C does not wait for trials to close).
     """
-    quiet()
-    callback = _Telling(observer)
     trainable = tune.with_parameters(_trial_process, job=job, folder=str(ledger.folder))
     searcher = _TpeSearcher(method, space, queue) if method.name == "tpe" else None
     points = [{"number": number, "point": dict(point)} for number, point in queue.waiting.items()]
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, _reservation(room)),
-        param_space={} if searcher else {"trial": tune.grid_search(points)},
-        tune_config=tune.TuneConfig(
-            num_samples=len(queue) if searcher else 1,
-            scheduler=_scheduler(method, space, epochs, queue.over),
-            search_alg=searcher,
-            # A population is under way from the beginning to the end, paused or not: the cluster's room bounds it.
-            max_concurrent_trials=None if method.name == "pbt" else room.trials_at_once,
-            reuse_actors=True,  # a process takes seconds to start: it is left to the next trial
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(ledger.folder / "checkpoints"),
-            verbose=0,
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT),
-        ),
+    over = run_trials(
+        trainable,
+        _reservation(room),
+        {} if searcher else {"trial": tune.grid_search(points)},
+        _Listening(observer),
+        str(ledger.folder / "checkpoints"),
+        kept=KEPT,
+        num_samples=len(queue) if searcher else 1,
+        scheduler=_scheduler(method, space, epochs, queue.over),
+        search_alg=searcher,
+        # A population is under way from the beginning to the end, paused or not: the cluster's room bounds it.
+        max_concurrent_trials=None if method.name == "pbt" else room.trials_at_once,
     )
-    try:
-        tuner.fit()
-    except TuneError:
-        if callback.error:
-            raise callback.error from None
-        raise
-    return callback.over == len(queue)
+    return over == len(queue)
 
 
 def _trial_process(config: dict[str, Any], job: TrialJob, folder: str) -> None:
@@ -108,49 +88,30 @@ def _trial_process(config: dict[str, Any], job: TrialJob, folder: str) -> None:
         tune.report({"failed": f"{type(error).__name__}: {error}"})
 
 
-class _Telling(Callback):
-    """Hands Ray Tune's events to the observer."""
+class _Listening:
+    """What the observer is told of the trials."""
 
     def __init__(self, observer: Observer) -> None:
-        self._observer: Observer | None = observer
+        self._observer = observer
         self._failures: dict[int, str] = {}
-        self.over = 0
-        self.error: Exception | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune pickles its callbacks, to resume by; we resume by the ledger."""
-        return {**self.__dict__, "_observer": None}
+    def started(self, number: int, trial: Mapping[str, Any]) -> None:
+        self._observer.started(number, trial["point"])
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell("started", int(str(trial)), trial.config["trial"]["point"])
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def reported(self, number: int, result: Mapping[str, Any]) -> None:
         if "failed" in result:
-            self._failures[int(str(trial))] = result["failed"]
+            self._failures[number] = result["failed"]
         else:
-            self._tell("reported", int(str(trial)), _report(result["report"]), bool(result.get("done")))
+            self._observer.reported(number, _report(result["report"]), bool(result.get("done")))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.over += 1
-        number = int(str(trial))
+    def ended(self, number: int) -> None:
         if number in self._failures:
-            self._tell("failed", number, self._failures[number])
+            self._observer.failed(number, self._failures[number])
         else:
-            self._tell("ended", number)
+            self._observer.ended(number)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.over += 1
-        lost = f"its process was lost {MAX_RESTARTS + 1} times, at last with: {str(trial.get_error()).splitlines()[0]}"
-        self._tell("failed", int(str(trial)), lost)
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        try:
-            getattr(self._observer, event)(*arguments)
-        except Exception as error:
-            self.error = error  # Ray Tune hands on no more than its text
-            raise
+    def lost(self, number: int, reason: str) -> None:
+        self._observer.failed(number, reason)
 
 
 def _report(said: Mapping[str, Any]) -> Report:
@@ -255,18 +216,3 @@ def _scheduler(method: Method, space: Space, epochs: int, over: Sequence[Trial])
 def _reservation(room: Room) -> Any:
     bundle: dict[str, int | float] = {"CPU": room.cpus, "GPU": room.gpus} if room.cpus else {"memory": DRIVER_BYTES}
     return tune.PlacementGroupFactory([bundle])
-
-
-def _name(trial: Any) -> str:
-    return str(trial.config["trial"]["number"])
-
-
-def quiet() -> None:
-    """What a trial does is told by the observer; Ray Tune's own files and tables are read by nobody."""
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that failed reports that alone
-    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
-    for name in ("ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
