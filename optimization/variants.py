@@ -10,7 +10,7 @@ from optimization.export import ExportError, export_onnx
 from optimization.measure.batches import parity_lengths
 from optimization.measure.parity import Parity, parity
 from optimization.quantize.aware import export_aware
-from optimization.quantize.choice import Quantization, precision_of, quantize
+from optimization.quantize.choice import PostTraining, precision_of, quantize
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.static import StaticInt8
 from optimization.runners.contract import Runner
@@ -93,7 +93,7 @@ def int8_variant(name: str, parent: Variant, task: Task, folder: Path, threads: 
 
 
 def quantized_variant(
-    name: str, parent: Artifact, choice: Quantization, task: Task, folder: Path, threads: int
+    name: str, parent: Artifact, choice: PostTraining, task: Task, folder: Path, threads: int
 ) -> Variant:
     """The float graph `parent` as `choice` says, with ranges and sensitivities from the calibration split."""
     made = quantize(parent.model_path.read_bytes(), choice, range_split(task).inputs, parent.manifest.input)

@@ -187,6 +187,14 @@ def _guess(text: str) -> Any:
         return text
 
 
+def _numbers(text: str) -> list[int | float]:
+    """Of "1,2" or "[1,2]"; raises ValueError on anything else."""
+    found = json.loads(f"[{text.strip().removeprefix('[').removesuffix(']')}]")
+    if not found or any(type(one) not in (int, float) for one in found):
+        raise ValueError(f"{text!r} lists no numbers")
+    return list(found)
+
+
 def _parse(text: str, kind: Any, full: str) -> Any:
     if typing.get_origin(kind) is types.UnionType:  # a choice that may be left open
         if text == "none":
@@ -202,9 +210,9 @@ def _parse(text: str, kind: Any, full: str) -> Any:
         return text == "true"
     try:
         if kind == tuple[float, ...]:
-            return tuple(float(part) for part in text.split(","))
+            return tuple(map(float, _numbers(text)))
         if kind in (tuple, list):
-            return json.loads(text if text.startswith("[") else f"[{text}]")
+            return _numbers(text)
         if kind in (int, float, str):
             return kind(text)
     except ValueError as error:

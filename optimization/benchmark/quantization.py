@@ -15,7 +15,7 @@ from optimization.export import export_onnx
 from optimization.measure.host import describe_host
 from optimization.measure.latency import Latency, Speedup, measure_latency, speedup
 from optimization.measure.paired import PairedDifference, flip_rate, paired_difference
-from optimization.quantize.choice import NoQuantization, Quantization, quantize
+from optimization.quantize.choice import NoQuantization, PostTraining, quantize
 from optimization.quantize.cpu import IntegerType, fastest_types
 from optimization.quantize.low_precision import LowPrecision, cpu_support
 from optimization.quantize.mixed import Mixed, MixedPrecision, quantize_mixed
@@ -50,7 +50,7 @@ class Row:
     speedups: tuple[Speedup, ...]
 
 
-def choices(keep: int) -> dict[str, Quantization]:
+def choices(keep: int) -> dict[str, PostTraining]:
     """The ways that are compared, by name; `keep` layers stay in float in the mixed one."""
     other: IntegerType = "int8" if fastest_types().activations == "uint8" else "uint8"
     return {

@@ -26,7 +26,7 @@ class School:
     source: Source
     compute: Compute = field(default_factory=Compute)
     tracking_uri: str = ""
-    run_id: str = ""  # of MLflow; empty: epochs are told on the terminal alone
+    run_id: str = ""  # of MLflow; empty: epochs are told to `compute.tell` alone
 
 
 def fine_tune(

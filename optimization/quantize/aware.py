@@ -67,6 +67,11 @@ def quantize_aware(
     `folder`, which every worker must reach, as it must `parent` where that teaches. Raises QuantizationError where the
     model or the rows do not do, before anything is trained, and what `run_training` raises.
     """
+    if parent.manifest.format != "torch" or parent.manifest.architecture is None:
+        raise QuantizationError(
+            f"{parent.manifest.variant} is a graph, without a network to train: distil a student from it first, or "
+            "quantize it as it is"
+        )
     if is_aware(parent.manifest.architecture):
         raise QuantizationError(f"{parent.manifest.variant} is quantization-aware already: train its parent")
     recipe = aware_recipe(choice, trained_by, parent)
@@ -80,7 +85,7 @@ def quantize_aware(
             source,
             tracking_uri,
             run_id,
-            identity_of(recipe, task.data_hash, parent.digest, choice.learn_from),
+            identity_of(recipe, task.data_hash, parent.digest, str(choice)),
             init_from=start,
             make_loss=teaching,
         )

@@ -9,7 +9,9 @@ from optimization.quantize.static import StaticInt8
 
 @dataclass(frozen=True)
 class QuantizationAware:
-    """What it does not say, such as the augmentation, is as in the recipe that the model was trained by."""
+    """What it does not say, such as the augmentation, is as in the recipe that the model was trained by; but it trains
+    in float32, and to the end.
+    """
 
     static: StaticInt8 = field(default_factory=StaticInt8)  # types, and how the ranges begin
     ranges: Literal["learned", "fixed"] = "learned"  # fixed: as the calibration rows set them

@@ -25,11 +25,11 @@ class NoQuantization:
     """The float graph as it is."""
 
 
-Quantization = (
+PostTraining = (
     NoQuantization | StaticInt8 | DynamicInt8 | MixedPrecision | LowPrecision | WeightOnly | TensorRtQuantization
 )
 # What is trained for INT8 has no float graph to quantize: optimization/quantize/aware.py carries that one out.
-AnyQuantization = Quantization | QuantizationAware
+Quantization = PostTraining | QuantizationAware
 KINDS: dict[str, type[Any]] = {
     "none": NoQuantization,
     "static_int8": StaticInt8,
@@ -42,7 +42,7 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def quantize(content: bytes, choice: Quantization, rows: Array, spec: TensorSpec) -> bytes:
+def quantize(content: bytes, choice: PostTraining, rows: Array, spec: TensorSpec) -> bytes:
     """The float graph `content` as `choice` says; `rows` are of the calibration split, for those that need some.
 
     Raises QuantizationError where that cannot be.
@@ -64,7 +64,7 @@ def quantize(content: bytes, choice: Quantization, rows: Array, spec: TensorSpec
             return quantize_for_tensorrt(content, rows, spec, choice)
 
 
-def precision_of(choice: Quantization) -> Precision:
+def precision_of(choice: PostTraining) -> Precision:
     """What the manifest of the result says."""
     match choice:
         case NoQuantization():
@@ -77,13 +77,13 @@ def precision_of(choice: Quantization) -> Precision:
             return "int8"
 
 
-def to_json(choice: AnyQuantization) -> dict[str, Any]:
+def to_json(choice: Quantization) -> dict[str, Any]:
     """`{"kind": ..., field: value}`, nested where a choice holds another."""
     kind = next(name for name, made in KINDS.items() if type(choice) is made)
     return {"kind": kind, **dataclasses.asdict(choice)}
 
 
-def from_json(data: Mapping[str, Any]) -> AnyQuantization:
+def from_json(data: Mapping[str, Any]) -> Quantization:
     """Inverse of `to_json`; raises QuantizationError on an unknown kind or field, and on values that do not fit."""
     fields = dict(data)
     kind = fields.pop("kind", None)
@@ -93,11 +93,12 @@ def from_json(data: Mapping[str, Any]) -> AnyQuantization:
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise QuantizationError(f"{kind} has no {', '.join(unknown)}; it has {', '.join(known) or 'no fields'}")
-    if kind in ("mixed", "aware_int8") and isinstance(fields.get("static"), Mapping):
-        static = from_json({"kind": "static_int8", **fields["static"]})
-        fields["static"] = static
+    if kind in ("mixed", "aware_int8") and "static" in fields:
+        if not isinstance(fields["static"], Mapping):
+            raise QuantizationError(f"static of {kind} is {fields['static']!r}: give the fields of static_int8")
+        fields["static"] = from_json({"kind": "static_int8", **fields["static"]})
     try:
-        made: AnyQuantization = KINDS[kind](**fields)
+        made: Quantization = KINDS[kind](**fields)
     except TypeError as error:
         raise QuantizationError(f"{kind} with {dict(data)}: {error}") from error
     return made

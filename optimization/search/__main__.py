@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--show-space", action="store_true", help="print the pipelines, and do nothing")
     parser.add_argument("--rungs", type=_shares, default=Rungs.shares, metavar="0.25,1", help="shares of the epochs")
     parser.add_argument("--keep", type=float, default=Rungs.keep, help="the share that goes on (default %(default)s)")
-    parser.add_argument("--recipe", help="by which a pruned teacher learns again (default: its own)")
+    parser.add_argument("--recipe", help="by which a teacher learns again, pruned or for INT8 (default: its own)")
     parser.add_argument("--student", metavar="RECIPE", help="the student's (default: the teacher's, with _student)")
     parser.add_argument("--threads", type=int, default=1, help="of each training, and of the deployment (default 1)")
     parser.add_argument("--max-concurrent", type=int, help="pipelines at once (default: what the cluster holds)")

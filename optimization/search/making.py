@@ -22,7 +22,7 @@ from optimization.prune.settings import Prune
 from optimization.prune.structured import prune
 from optimization.quantize.aware import quantize_aware
 from optimization.quantize.aware_settings import QuantizationAware
-from optimization.quantize.choice import AnyQuantization, NoQuantization, Quantization
+from optimization.quantize.choice import NoQuantization, PostTraining, Quantization
 from optimization.quantize.choice import to_json as quantization_to_json
 from optimization.quantize.cpu import fastest_types
 from optimization.runners.open import open_runner
@@ -44,8 +44,8 @@ TOLD_EVERY_S = 15.0  # of a training's epochs, at most so often
 class Workshop:
     """What is the same for every pipeline of a search.
 
-    `teacher_recipe` is how a pruned teacher learns again; None where nobody knows it. `student_recipe` is that of a
-    student whose `distill` names none. `folder` holds stages and half-done trainings.
+    `teacher_recipe` is how a teacher learns again, pruned or for INT8; None where nobody knows it. `student_recipe` is
+    that of a student whose `distill` names none. `folder` holds stages and half-done trainings.
     """
 
     teacher: TeacherPlace
@@ -183,7 +183,7 @@ class _Maker:
             lambda folder: prune(source, self.task, settings, school, folder, self._variant()).artifact,
         )
 
-    def graph(self, source: Artifact, choice: AnyQuantization) -> Artifact:
+    def graph(self, source: Artifact, choice: Quantization) -> Artifact:
         """What is served."""
         if isinstance(choice, QuantizationAware):
             return self._exported_aware(self._trained_aware(source, choice))
@@ -198,7 +198,7 @@ class _Maker:
             lambda folder: float_variant(self._variant(), source, self.task, folder, self._shop.threads).artifact,
         )
 
-    def _quantized(self, graph: Artifact, choice: Quantization) -> Artifact:
+    def _quantized(self, graph: Artifact, choice: PostTraining) -> Artifact:
         said = quantization_to_json(choice)
         self._names[-1] = said["kind"].replace("_", "-")
         types = asdict(fastest_types())  # what "auto" stands for here
@@ -222,12 +222,12 @@ class _Maker:
             "types": asdict(fastest_types()),
             "variant": self._variant(),
         }
-        rows = range_split(self.task).inputs
         return self._stage(
             f"training for INT8 over {choice.epochs} epochs",
             made_of,
             lambda folder: quantize_aware(
-                source, recipe, self.task, shop.source, rows, choice, self._compute(), folder / self._variant(),
+                source, recipe, self.task, shop.source, range_split(self.task).inputs, choice, self._compute(),
+                folder / self._variant(),
                 variant=self._variant(),
             ),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from optimization.distill.parameters import Distill
 from optimization.prune.settings import FineTune, Prune
-from optimization.quantize.choice import AnyQuantization, NoQuantization
+from optimization.quantize.choice import NoQuantization, Quantization
 from optimization.quantize.choice import from_json as quantization_from_json
 from optimization.quantize.choice import to_json as quantization_to_json
 
@@ -23,7 +23,7 @@ class Pipeline:
 
     distill: Distill | None = None
     prune: Prune | None = None
-    quantize: AnyQuantization = NoQuantization()  # noqa: RUF009  # frozen
+    quantize: Quantization = NoQuantization()  # noqa: RUF009  # frozen
 
     @property
     def trained(self) -> "Pipeline":
@@ -95,7 +95,7 @@ def _say_prune(prune: Prune | None) -> str:
     return " ".join([goal, *_changed(given, plain, leave_out=("fine_tune", "unit"))])
 
 
-def _say_quantization(quantize: AnyQuantization) -> str:
+def _say_quantization(quantize: Quantization) -> str:
     said = quantization_to_json(quantize)
     kind = said.pop("kind")
     if kind == "none":

@@ -36,7 +36,7 @@ CANDIDATE = "candidate"
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for. `teacher_recipe` is how a pruned teacher learns again, None where it is not known;
+    """What a user asks for. `teacher_recipe` is how a teacher learns again, None where it is not known;
     `student_recipe` names that of a student whose pipeline names none. `threads` are of each training, and those that
     the deployment will give a model.
     """

@@ -11,7 +11,7 @@ import yaml
 
 from optimization.distill.parameters import Distill
 from optimization.prune.settings import FineTune, Prune
-from optimization.quantize.choice import AnyQuantization, NoQuantization
+from optimization.quantize.choice import NoQuantization, Quantization
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.mixed import MixedPrecision
 from optimization.quantize.static import StaticInt8
@@ -29,7 +29,7 @@ class Space:
 
     distill: tuple[Distill | None, ...] = (None,)
     prune: tuple[Prune | None, ...] = (None,)
-    quantize: tuple[AnyQuantization, ...] = (NoQuantization(),)
+    quantize: tuple[Quantization, ...] = (NoQuantization(),)
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """Every combination, in an order in which what others build on comes first."""

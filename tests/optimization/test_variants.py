@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimization.export import ExportError
-from optimization.quantize.choice import NoQuantization, Quantization
+from optimization.quantize.choice import NoQuantization, PostTraining
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.low_precision import LowPrecision
 from optimization.quantize.mixed import MixedPrecision
@@ -85,7 +85,7 @@ def test_a_texts_variant_has_its_tokenizer_and_is_quantized_dynamically(exported
     [(NoQuantization(), "fp32"), (LowPrecision(), "fp16"), (MixedPrecision(keep=1), "int8")],
 )
 def test_a_variant_is_quantized_as_was_chosen(
-    exported_images: Any, tmp_path: Path, choice: Quantization, precision: str
+    exported_images: Any, tmp_path: Path, choice: PostTraining, precision: str
 ) -> None:
     exact, task = exported_images.variant, exported_images.task
     made = quantized_variant("chosen", exact.artifact, choice, task, tmp_path, threads=1)

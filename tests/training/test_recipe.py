@@ -30,6 +30,7 @@ def test_a_setting_reaches_the_architectures_parameters() -> None:
 def test_a_list_may_be_written_with_brackets_and_without(text: str) -> None:
     recipe = override(image_recipe(), [f"architecture.params.widths={text}"])
     assert recipe.architecture.params == {"widths": [4, 8, 16]}
+    assert override(image_recipe(), ["schedule.drops=[0.3,0.9]"]).schedule.drops == (0.3, 0.9)
 
 
 def test_another_architecture_starts_from_its_own_defaults() -> None:
@@ -61,7 +62,11 @@ def test_overriding_leaves_the_recipe_as_it_was() -> None:
         ("optimizer.lr=fast", "optimizer.lr is 'fast', which is no float"),
         ("optimizer.name=adam", "optimizer.name is 'adam'; it is one of sgd, adamw, muon"),
         ("augmentation.flip=yes", "augmentation.flip is 'yes'; write true or false"),
-        ("architecture.params.widths=4,wide", "architecture.params.widths is '4,wide'"),
+        *(
+            (f"architecture.params.widths={bad}", f"widths is '{bad}', which is no list")
+            for bad in ("4,wide", "4,true", "")
+        ),
+        ("schedule.drops=soon", "schedule.drops is 'soon', which is no tuple"),
         ("optimizer=sgd", "optimizer has fields of its own: set one of them"),
         ("architecture.params=3", "architecture.params has fields of its own: set one of them"),
     ],

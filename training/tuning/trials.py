@@ -1,4 +1,4 @@
-"""Trials: a run of Ray Tune whose trials have numbers, are told of as they go, and are left resumable by Ctrl-C."""
+"""Trials: a run of Ray Tune whose trials have numbers and are told of as they go."""
 
 import logging
 import os
@@ -31,9 +31,10 @@ def run_trials(
     kept: int | None = None,
     **choices: Any,
 ) -> int:
-    """Run `process` for each point of `space`; returns how many trials were over before all were, or Ctrl-C came.
+    """Run `process` for each point of `space`, or of a searcher among `choices`; returns how many trials were over,
+    fewer than all where Ctrl-C came.
 
-    A point's config is {"trial": {"number": ..., ...}}. `reservation` is what each trial holds of the cluster, `kept`
+    A trial's config is {"trial": {"number": ..., ...}}. `reservation` is what each trial holds of the cluster, `kept`
     how many of its checkpoints stay, and `choices` are further fields of Ray Tune's TuneConfig. What `listener` raises
     ends the run, and is raised here.
     """
@@ -60,9 +61,10 @@ def run_trials(
     try:
         tuner.fit()
     except TuneError:
-        if telling.error:
-            raise telling.error from None
-        raise
+        if telling.error is None:
+            raise
+    if telling.error is not None:
+        raise telling.error
     return telling.over
 
 
@@ -111,8 +113,11 @@ class _Telling(Callback):
         try:
             getattr(self._listener, event)(int(str(trial)), *more)
         except Exception as error:
-            self.error = error  # Ray Tune hands on no more than its text
-            raise
+            self.error = self.error or error  # not raised: of some events Ray Tune would take it for the trial's own
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self.error is not None:
+            raise self.error  # it ends the run, which hands on no more than the text
 
 
 def _name(trial: Any) -> str:

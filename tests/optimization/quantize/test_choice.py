@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from optimization.quantize.aware_settings import QuantizationAware
-from optimization.quantize.choice import NoQuantization, Quantization, from_json, precision_of, quantize, to_json
+from optimization.quantize.choice import NoQuantization, PostTraining, from_json, precision_of, quantize, to_json
 from optimization.quantize.dynamic import DynamicInt8
 from optimization.quantize.error import QuantizationError
 from optimization.quantize.low_precision import LowPrecision
@@ -16,7 +16,7 @@ from optimization.quantize.static import StaticInt8
 from optimization.quantize.weight_only import WeightOnly
 from tests.optimization.quantize.graphs import IMAGES, images, network, operations
 
-CHOICES: list[tuple[Quantization, str]] = [
+CHOICES: list[tuple[PostTraining, str]] = [
     (NoQuantization(), "fp32"),
     (StaticInt8("percentile", percentile=99.0, float_ops=("Add",)), "int8"),
     (DynamicInt8(ops=("MatMul",)), "int8"),
@@ -29,7 +29,7 @@ CHOICES: list[tuple[Quantization, str]] = [
 
 
 @pytest.mark.parametrize(("choice", "precision"), CHOICES)
-def test_a_choice_goes_through_json_unchanged(choice: Quantization, precision: str) -> None:
+def test_a_choice_goes_through_json_unchanged(choice: PostTraining, precision: str) -> None:
     assert from_json(json.loads(json.dumps(to_json(choice)))) == choice
     assert precision_of(choice) == precision
 
@@ -41,7 +41,7 @@ def test_a_training_for_int8_goes_through_json_unchanged() -> None:
 
 
 @pytest.mark.parametrize("choice", [choice for choice, _ in CHOICES])
-def test_a_choice_cannot_be_changed(choice: Quantization) -> None:
+def test_a_choice_cannot_be_changed(choice: PostTraining) -> None:
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError, AttributeError)):
         choice.kind = "other"  # type: ignore[union-attr]
 
@@ -57,6 +57,7 @@ def test_a_choice_cannot_be_changed(choice: Quantization) -> None:
         ({"kind": "mixed", "static": {"colour": 1}}, "static_int8 has no colour"),
         ({"kind": "aware_int8", "static": {"colour": 1}}, "static_int8 has no colour"),
         ({"kind": "aware_int8", "epochs": 0}, "epochs is 0"),
+        ({"kind": "aware_int8", "static": "entropy"}, "static of aware_int8 is 'entropy': give the fields"),
     ],
 )
 def test_data_that_is_no_choice_is_refused(data: dict[str, Any], what: str) -> None:
@@ -79,7 +80,7 @@ def test_no_quantization_gives_the_graph_as_it_is() -> None:
         (WeightOnly(min_values=16), "MatMulNBits"),
     ],
 )
-def test_a_choice_is_carried_out_by_its_pass(choice: Quantization, operation: str) -> None:
+def test_a_choice_is_carried_out_by_its_pass(choice: PostTraining, operation: str) -> None:
     assert operation in operations(quantize(network(), choice, images(), IMAGES))
 
 
