@@ -14,7 +14,7 @@ from optimization.prune.settings import Prune
 from tests.optimization.prune.networks import NETWORKS, network, rows
 from training.encoding import Encoding
 from training.models.architecture import build
-from training.models.blocks import without
+from training.models.blocks import Skipped, without
 from training.task import Split, Task
 
 FREE = {
@@ -110,6 +110,26 @@ def test_blocks_go_until_the_measured_speedup_is_certain(monkeypatch: pytest.Mon
     assert last.counts.parameters == _parameters(_rebuilt(selection, NETWORKS["resnet20"][1]))
     with pytest.raises(PruneError, match=r"without any of its 7 blocks the model is at least .* not 99.00x"):
         _select("resnet20", module, Prune(speedup=99, unit="blocks", block_rows=4))
+
+
+def test_where_time_is_the_aim_a_block_goes_for_what_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, module = "resnet20", network("resnet20")
+    (missed_least,) = _select(name, module, Prune(amount=0.15, unit="blocks")).architecture.dropped
+    kind = missed_least.partition(".")[0]  # the blocks of a stage have the same shapes
+
+    class Clock:
+        """Every block saves half of the time, but for those of the stage of the one that is missed least."""
+
+        def __init__(self, whole: nn.Module, *_: object) -> None: ...
+
+        def speedup(self, other: nn.Module) -> Speedup:
+            out = [block for block in FREE[name] if isinstance(other.get_submodule(block), Skipped)]
+            ratio = 1 / (0.9999 if out[-1].startswith(kind) else 0.5)
+            return Speedup(1, ratio, ratio, ratio, 15, 0.95)
+
+    monkeypatch.setattr(block_selection, "Stopwatch", Clock)
+    (dropped,) = _select(name, module, Prune(speedup=1.5, unit="blocks")).architecture.dropped
+    assert not dropped.startswith(kind)
 
 
 def test_sizes_of_layers_in_a_block_go_with_it() -> None:
