@@ -209,6 +209,8 @@ def _parse(text: str, kind: Any, full: str) -> Any:
             raise ValueError(f"{full} is {text!r}; write true or false")
         return text == "true"
     try:
+        if kind == tuple[str, ...]:
+            return tuple(part.strip() for part in text.split(","))
         if kind == tuple[float, ...]:
             return tuple(map(float, _numbers(text)))
         if kind in (tuple, list):

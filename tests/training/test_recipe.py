@@ -39,6 +39,11 @@ def test_another_architecture_starts_from_its_own_defaults() -> None:
     assert recipe.architecture == Architecture("lstm", {"hidden": 32, "cell": "gru"})
 
 
+def test_blocks_may_be_left_out_by_name() -> None:
+    recipe = override(image_recipe(), ["architecture=resnet20", "architecture.dropped=layer1.1,layer1.2"])
+    assert recipe.architecture == Architecture("resnet20", dropped=("layer1.1", "layer1.2"))
+
+
 def test_a_list_of_shares_is_read_as_numbers() -> None:
     assert override(image_recipe(), ["schedule.drops=0.3,0.9"]).schedule.drops == (0.3, 0.9)
 
