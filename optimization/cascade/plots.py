@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INK = "#1d2530"
 MARKERS = "osD^vPXd<>hp"
+LEGEND_ROW_INCHES = 0.44  # of two lines of text
 
 
 class Costed(Protocol):
@@ -44,7 +45,7 @@ def draw_cost(curve: Sequence[Costed], singles: Sequence[Spot], pair: Spot, best
     """
     from matplotlib.ticker import PercentFormatter
 
-    figure = new_figure(8.4, 4.4)
+    figure = new_figure(8.4, max(4.4, LEGEND_ROW_INCHES * (len(singles) + 2.5)))
     axes = figure.subplots()
     axes.plot(
         [point.cost_ms for point in curve],

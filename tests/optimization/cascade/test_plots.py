@@ -12,3 +12,6 @@ def test_every_model_is_drawn_however_many_there_are() -> None:
     figure = draw_cost([point], singles, Spot("pair", 1.5, 0.95), best="b", where="ms")
     told = [text.get_text().partition("\n")[0] for text in figure.axes[0].get_legend().get_texts()]
     assert set(names) <= set(told)
+    figure.canvas.draw()
+    inside, whole = figure.axes[0].get_legend().get_window_extent(), figure.bbox
+    assert 0 <= inside.y0 < inside.y1 <= whole.y1, "no name is cut off"
