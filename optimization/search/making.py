@@ -28,7 +28,7 @@ from optimization.quantize.cpu import fastest_types
 from optimization.runners.open import open_runner
 from optimization.search.pipeline import Pipeline
 from optimization.search.stages import Stage, Stages
-from optimization.variants import aware_variant, float_variant, quantized_variant, range_split
+from optimization.variants import Variant, aware_variant, float_variant, quantized_variant, range_split
 from training.artifact import Artifact, load_artifact
 from training.encoding import Array
 from training.evaluation.scores import check_logits, predict_in_batches
@@ -186,16 +186,18 @@ class _Maker:
     def graph(self, source: Artifact, choice: Quantization) -> Artifact:
         """What is served."""
         if isinstance(choice, QuantizationAware):
-            return self._exported_aware(self._trained_aware(source, choice))
-        graph = self._exported(source)
+            return self._exported(self._trained_aware(source, choice), "int8", aware_variant)
+        graph = self._exported(source, "fp32", float_variant)
         return graph if choice == NoQuantization() else self._quantized(graph, choice)
 
-    def _exported(self, source: Artifact) -> Artifact:
-        self._names.append("fp32")
+    def _exported(
+        self, source: Artifact, precision: str, export: Callable[[str, Artifact, Task, Path, int], Variant]
+    ) -> Artifact:
+        self._names.append(precision)
         return self._stage(
             "exporting",
             {"source": source.digest, "variant": self._variant()},
-            lambda folder: float_variant(self._variant(), source, self.task, folder, self._shop.threads).artifact,
+            lambda folder: export(self._variant(), source, self.task, folder, self._shop.threads).artifact,
         )
 
     def _quantized(self, graph: Artifact, choice: PostTraining) -> Artifact:
@@ -212,7 +214,7 @@ class _Maker:
         )
 
     def _trained_aware(self, source: Artifact, given: QuantizationAware) -> Artifact:
-        choice = dataclasses.replace(given, epochs=math.ceil(self._share * given.epochs))
+        choice = dataclasses.replace(given, epochs=self._share_of(given.epochs))
         recipe, shop = self._known_recipe(), self._shop
         self._names.append("aware")
         made_of = {
@@ -232,18 +234,9 @@ class _Maker:
             ),
         )  # fmt: skip
 
-    def _exported_aware(self, trained: Artifact) -> Artifact:
-        self._names.append("int8")
-        return self._stage(
-            "exporting",
-            {"source": trained.digest, "variant": self._variant()},
-            lambda folder: aware_variant(self._variant(), trained, self.task, folder, self._shop.threads).artifact,
-        )
-
     def _stage(self, said: str, made_of: dict[str, Any], carry_out: Callable[[Path], Artifact]) -> Artifact:
         def making(folder: Path) -> Artifact:
-            self._say(said)
-            self._said_at = time.monotonic()
+            self._tell(said)
             return carry_out(folder)
 
         stage = self._kept.get(said.partition(" ")[0].rstrip(","), made_of, making)
@@ -258,23 +251,29 @@ class _Maker:
             raise ValueError("the recipe by which the teacher is to learn again is not known: give --recipe")
         return self._recipe
 
+    def _share_of(self, epochs: int) -> int:
+        return math.ceil(self._share * epochs)
+
     def _shortened(self, recipe: Recipe) -> Recipe:
-        return dataclasses.replace(recipe, epochs=math.ceil(self._share * recipe.epochs))
+        return dataclasses.replace(recipe, epochs=self._share_of(recipe.epochs))
 
     def _fewer_epochs(self, settings: Prune) -> Prune:
-        epochs = math.ceil(self._share * settings.fine_tune.epochs)
-        return dataclasses.replace(settings, fine_tune=dataclasses.replace(settings.fine_tune, epochs=epochs))
+        fine_tune = dataclasses.replace(settings.fine_tune, epochs=self._share_of(settings.fine_tune.epochs))
+        return dataclasses.replace(settings, fine_tune=fine_tune)
 
     def _compute(self) -> Compute:
         """In this process, going on with what a kill cut off; nothing waits for its end but the trial."""
         return Compute(
-            threads=self._shop.threads, local=True, storage=str(self._shop.folder / "trainings"), tell=self._tell
+            threads=self._shop.threads, local=True, storage=str(self._shop.folder / "trainings"), tell=self._tell_epoch
         )
 
-    def _tell(self, epoch: str) -> None:
+    def _tell(self, line: str) -> None:
+        self._say(line)
+        self._said_at = time.monotonic()
+
+    def _tell_epoch(self, epoch: str) -> None:
         if time.monotonic() - self._said_at >= TOLD_EVERY_S:
-            self._say(epoch)
-            self._said_at = time.monotonic()
+            self._tell(epoch)
 
 
 @functools.lru_cache(maxsize=1)

@@ -38,7 +38,7 @@ def run_trials(
     how many of its checkpoints stay, and `choices` are further fields of Ray Tune's TuneConfig. What `listener` raises
     ends the run, and is raised here.
     """
-    quiet()
+    _quiet()
     telling = _Telling(listener)
     tuner = tune.Tuner(
         tune.with_resources(process, reservation),
@@ -68,7 +68,7 @@ def run_trials(
     return telling.over
 
 
-def quiet() -> None:
+def _quiet() -> None:
     """What a trial does is told by the listener; Ray Tune's own files and tables are read by nobody."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
